@@ -1,0 +1,2 @@
+//! `cos-agent`: the command.
+fn main() {}

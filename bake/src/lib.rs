@@ -1,0 +1,1 @@
+//! The AMI baker, as a library. See `_docs/architecture.md`.

@@ -1,0 +1,2 @@
+//! `cos-bake`: the command.
+fn main() {}

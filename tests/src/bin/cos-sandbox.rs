@@ -1,0 +1,2 @@
+//! `cos-sandbox`: starts, lists and ends the local EC2.
+fn main() {}
