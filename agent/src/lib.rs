@@ -1,1 +1,7 @@
-//! The node agent, as a library. See `_docs/architecture.md`.
+//! The node agent, as a library: installs, verifies and seals an image; configures, proves and drains a node.
+//! `_docs/architecture.md` says which room owns what.
+
+pub mod builder;
+pub mod bundle;
+pub mod host;
+pub mod node;

@@ -1,0 +1,163 @@
+//! Owns reading and writing below one root path: atomic, mode before name, synced.
+//! Touches the file system below that root.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// An operation on a file failed.
+#[derive(Debug, Error)]
+#[error("could not {action} {}", path.display())]
+pub struct FileError {
+    /// What was tried, as a verb.
+    pub action: &'static str,
+    /// The path as seen from the host, root included.
+    pub path: PathBuf,
+    /// Why it failed.
+    #[source]
+    pub source: io::Error,
+}
+
+/// The files of one machine, seen through a root path: `/` on a node, a temporary folder in tests.
+#[derive(Debug, Clone)]
+pub struct Files {
+    root: PathBuf,
+}
+
+impl Files {
+    /// The files below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The root path itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where an absolute path of the machine lies on the host.
+    pub fn locate(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Content of a file; none if it does not exist.
+    pub fn read(&self, path: impl AsRef<Path>) -> Result<Option<Vec<u8>>, FileError> {
+        let path = self.locate(path);
+        match fs::read(&path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError { action: "read", path, source }),
+        }
+    }
+
+    /// Permission bits of a file or directory; none if it does not exist.
+    pub fn mode(&self, path: impl AsRef<Path>) -> Result<Option<u32>, FileError> {
+        let path = self.locate(path);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.permissions().mode() & 0o7777)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError { action: "look at", path, source }),
+        }
+    }
+
+    /// Makes a directory and its parents; an existing one gets the mode.
+    pub fn make_directory(&self, path: impl AsRef<Path>, mode: u32) -> Result<(), FileError> {
+        let path = self.locate(path);
+        fs::create_dir_all(&path)
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
+            .map_err(|source| FileError { action: "make directory", path, source })
+    }
+
+    /// Writes a file so that a reader, or a crash, sees the old content or the new, never a mixture:
+    /// temporary file with the final mode, data synced, renamed, directory synced.
+    pub fn write_atomic(&self, path: impl AsRef<Path>, content: &[u8], mode: u32) -> Result<(), FileError> {
+        self.write_atomic_with(path, mode, |file| file.write_all(content))
+    }
+
+    /// As [`Files::write_atomic`], for content that does not fit in memory. If `fill` fails nothing is left.
+    pub fn write_atomic_with(
+        &self,
+        path: impl AsRef<Path>,
+        mode: u32,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<(), FileError> {
+        let path = self.locate(path);
+        let directory = path.parent().unwrap_or(&self.root).to_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = directory.join(format!(".{name}.cos-new"));
+        let written = (|| {
+            fs::create_dir_all(&directory)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.set_permissions(Permissions::from_mode(mode))?;
+            fill(&mut file)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&directory)?.sync_all()
+        })();
+        written.map_err(|source| {
+            let _ = fs::remove_file(&temporary);
+            FileError { action: "write", path, source }
+        })
+    }
+
+    /// Makes a symbolic link, replacing whatever link or file has the name.
+    pub fn link(&self, path: impl AsRef<Path>, target: &str) -> Result<(), FileError> {
+        let path = self.locate(path);
+        let directory = path.parent().unwrap_or(&self.root).to_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = directory.join(format!(".{name}.cos-new"));
+        let linked = (|| {
+            fs::create_dir_all(&directory)?;
+            let _ = fs::remove_file(&temporary);
+            std::os::unix::fs::symlink(target, &temporary)?;
+            fs::rename(&temporary, &path)
+        })();
+        linked.map_err(|source| FileError { action: "link", path, source })
+    }
+
+    /// Removes a file, link or whole directory; it is no error if there is none.
+    pub fn remove(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
+        let path = self.locate(path);
+        let removed = match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
+            Ok(_) => fs::remove_file(&path),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|source| FileError { action: "remove", path, source }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_fill_leaves_the_old_content_and_no_temporary() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        files.write_atomic("/etc/a", b"old", 0o600).unwrap();
+        let failed = files.write_atomic_with("/etc/a", 0o600, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(files.read("/etc/a").unwrap().unwrap(), b"old");
+        assert_eq!(fs::read_dir(root.path().join("etc")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn mode_is_set_whatever_the_umask() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        files.write_atomic("/a", b"", 0o640).unwrap();
+        assert_eq!(files.mode("/a").unwrap(), Some(0o640));
+    }
+}
