@@ -1,0 +1,202 @@
+//! Owns the errors of a bake, their exit codes and hints.
+//! Touches nothing; `main.rs` prints the chain once.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::cloud::{CloudError, CloudErrorKind};
+use crate::ledger::LedgerError;
+
+/// Exit codes of `cos-bake`; the same table is in `_docs/exit-codes.md`, and a test compares the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// Refused at plan.
+    Refused = 3,
+    /// Verification failed.
+    Verification = 4,
+    /// The cloud refused or failed.
+    Cloud = 5,
+    /// A step on the builder failed.
+    Step = 6,
+    /// Boot test failed.
+    BootTest = 7,
+    /// Leftovers remain.
+    Leftovers = 8,
+    /// Interrupted.
+    Interrupted = 130,
+}
+
+/// A bake, or another command of the tool, did not come to its end.
+#[derive(Debug, Error)]
+pub enum BakeError {
+    /// An argument, a setting or a file of the user's is wrong.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The ledger cannot be written or read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The plan cannot be made: what is asked for would fail later.
+    #[error("{message}")]
+    Refused {
+        /// What would fail.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A release, the lock or the bundle could not be had or is not what it must be.
+    #[error("could not {action}")]
+    Release {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: crate::release::ReleaseError,
+    },
+    /// Bytes on a machine are not the bytes that were verified before.
+    #[error("verification on {place} failed: {findings}")]
+    Verification {
+        /// Which machine.
+        place: String,
+        /// What differs, one finding a line.
+        findings: String,
+    },
+    /// AWS refused or failed.
+    #[error("could not {action}")]
+    Cloud {
+        /// What was tried, as a verb with ids.
+        action: String,
+        /// AWS's answer.
+        #[source]
+        source: CloudError,
+    },
+    /// Something did not come to pass in time.
+    #[error("{what} did not happen within {} s: {reason}", deadline.as_secs())]
+    Deadline {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        deadline: Duration,
+        /// What was seen last.
+        reason: String,
+    },
+    /// Something that was waited for can no longer happen.
+    #[error("{what} cannot happen any more: {reason}")]
+    Hopeless {
+        /// What was waited for.
+        what: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// A step on the builder failed.
+    #[error("step `{step}` failed on {instance}: {message}")]
+    Step {
+        /// Name of the step.
+        step: String,
+        /// Where it ran.
+        instance: String,
+        /// Exit status and the end of its output.
+        message: String,
+    },
+    /// The new image did not prove itself.
+    #[error("{image} failed its boot test: {findings}")]
+    BootTest {
+        /// The image, deleted by now.
+        image: String,
+        /// What failed, one finding a line.
+        findings: String,
+    },
+    /// Resources are left that cost money.
+    #[error("{count} resources could not be removed")]
+    Leftovers {
+        /// How many.
+        count: usize,
+        /// The command that removes them.
+        hint: String,
+        /// The failure that came first, if there was one.
+        #[source]
+        cause: Option<Box<BakeError>>,
+    },
+    /// The user interrupted.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl BakeError {
+    /// Wrong usage, with a hint.
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: hint.into() }
+    }
+
+    /// Refused at plan, with a hint.
+    pub fn refused(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Refused { message: message.into(), hint: hint.into() }
+    }
+
+    /// Turns a cloud error into this one, naming what was tried.
+    pub fn cloud(action: impl Into<String>) -> impl FnOnce(CloudError) -> Self {
+        let action = action.into();
+        move |source| Self::Cloud { action, source }
+    }
+
+    /// The process's exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage { .. } | Self::Ledger(_) => Exit::Usage,
+            Self::Refused { .. } => Exit::Refused,
+            Self::Release { source, .. } => source.exit(),
+            Self::Verification { .. } => Exit::Verification,
+            Self::Cloud { source, .. } if source.kind == CloudErrorKind::NoCredentials => Exit::Usage,
+            Self::Cloud { .. } | Self::Deadline { .. } | Self::Hopeless { .. } => Exit::Cloud,
+            Self::Step { .. } => Exit::Step,
+            Self::BootTest { .. } => Exit::BootTest,
+            Self::Leftovers { .. } => Exit::Leftovers,
+            Self::Interrupted => Exit::Interrupted,
+        }
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Usage { hint, .. } | Self::Refused { hint, .. } | Self::Leftovers { hint, .. } => {
+                Some(hint.clone())
+            }
+            Self::Ledger(_) => Some("name a folder that can be written with --ledger or COS_LEDGER".into()),
+            Self::Release { source, .. } => source.hint(),
+            Self::Verification { .. } => {
+                Some("the machine was ended and no image was made; bake again, and if it happens twice look for what changes these files".into())
+            }
+            Self::Cloud { source, .. } => cloud_hint(source.kind).map(str::to_owned),
+            Self::Deadline { .. } => Some("the machine's console is in the bake's log folder; raise the deadline if the base is just slow".into()),
+            Self::Hopeless { .. } => Some("bake again; if it happens twice, the reason above is the thing to look into".into()),
+            Self::Step { .. } => Some("the whole output of the step is in the bake's log folder".into()),
+            Self::BootTest { .. } => Some("the image was deleted; the findings name the file or the service".into()),
+            Self::Interrupted => None,
+        }
+    }
+}
+
+fn cloud_hint(kind: CloudErrorKind) -> Option<&'static str> {
+    match kind {
+        CloudErrorKind::NoCredentials => {
+            Some("set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached")
+        }
+        CloudErrorKind::BadCredentials => Some("renew the credentials (for example `aws sso login`) and run again"),
+        CloudErrorKind::Unreachable => Some("check the region, the network and AWS_ENDPOINT_URL"),
+        CloudErrorKind::Denied => Some("the caller's policy lacks the action named above"),
+        CloudErrorKind::Throttled => Some("the account's request limit is exhausted; run again in a few minutes"),
+        CloudErrorKind::Duplicate => Some("choose another --name"),
+        CloudErrorKind::Capacity => Some("choose another --instance-type or --subnet"),
+        CloudErrorKind::NotFound | CloudErrorKind::InUse | CloudErrorKind::Other => None,
+    }
+}

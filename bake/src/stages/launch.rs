@@ -1,0 +1,81 @@
+//! Owns the builder's start: from the plan to a machine that takes commands.
+//! Touches `Cloud` (create, wait) and `Remote` (whether it is online).
+
+use std::time::Duration;
+
+use crate::cloud::{Cloud, CloudErrorKind, InstanceId, InstanceState, LaunchSpec};
+use crate::error::BakeError;
+use crate::events::Stage;
+use crate::plan::Plan;
+use crate::remote::Remote;
+use crate::run::Run;
+use crate::wait::{self, Seen};
+
+/// Longest time from launch to running.
+const RUNNING_DEADLINE: Duration = Duration::from_mins(10);
+
+/// Longest time from running to taking commands. The SSM agent sleeps 25 to 30 minutes when its role does not show at
+/// its first try (amazon-ssm-agent, credentialrefresher); waiting that long beats a failed bake.
+const ONLINE_DEADLINE: Duration = Duration::from_mins(35);
+
+/// A builder that takes commands.
+#[derive(Debug)]
+pub struct Builder {
+    pub(super) instance: InstanceId,
+    pub(super) zone: String,
+}
+
+/// Launches the builder and waits until it takes commands.
+pub async fn launch<C: Cloud, R: Remote>(plan: &Plan, run: &Run<'_, C, R>) -> Result<Builder, BakeError> {
+    run.stage(Stage::Launch, async {
+        let (instance, zone) = start(&plan.builder("builder"), "the builder", run).await?;
+        let outcome = format!("{instance} in {zone} takes commands");
+        Ok((Builder { instance, zone }, outcome))
+    })
+    .await
+}
+
+/// Launches a machine and waits until it takes commands; returns it with its zone.
+pub(super) async fn start<C: Cloud, R: Remote>(
+    spec: &LaunchSpec,
+    what: &str,
+    run: &Run<'_, C, R>,
+) -> Result<(InstanceId, String), BakeError> {
+    let instance = run.create(what, run.cloud.launch(spec)).await?;
+    let zone = wait::until(&format!("{instance} to run"), RUNNING_DEADLINE, &run.cancel, || async {
+        let facts = run.cloud.instance(&instance).await.map_err(BakeError::cloud(format!("look at {instance}")))?;
+        Ok(match facts {
+            None => Seen::Pending("it does not show yet".into()),
+            Some(facts) => match facts.state {
+                InstanceState::Running => Seen::Done(facts.zone),
+                InstanceState::Pending => Seen::Pending("it is pending".into()),
+                state => Seen::Hopeless(facts.reason.unwrap_or(format!("it is {state:?}").to_lowercase())),
+            },
+        })
+    })
+    .await?;
+    let online = wait::until(&format!("{instance} to take commands"), ONLINE_DEADLINE, &run.cancel, || async {
+        match run.remote.online(&instance).await {
+            Ok(true) => return Ok(Seen::Done(())),
+            Ok(false) => {}
+            Err(error) if error.kind == CloudErrorKind::NotFound => {}
+            Err(error) => return Err(BakeError::cloud(format!("ask whether {instance} takes commands"))(error)),
+        }
+        // A machine that died would never come online; the state says so at once.
+        let facts = run.cloud.instance(&instance).await.map_err(BakeError::cloud(format!("look at {instance}")))?;
+        Ok(match facts {
+            Some(facts) if facts.state == InstanceState::Running => {
+                Seen::Pending("its SSM agent is not online; it needs a role with AmazonSSMManagedInstanceCore and a way to the SSM endpoints".into())
+            }
+            Some(facts) => Seen::Hopeless(facts.reason.unwrap_or(format!("it is {:?}", facts.state).to_lowercase())),
+            None => Seen::Pending("it does not show".into()),
+        })
+    })
+    .await;
+    if online.is_err()
+        && let Ok(console) = run.cloud.console(&instance).await
+    {
+        run.save_log(&format!("{instance}-console.log"), &console);
+    }
+    online.map(|()| (instance, zone))
+}

@@ -1,0 +1,186 @@
+//! Owns the bundle's way into the cloud: it is built, and written block by block into a snapshot.
+//! Touches the cache folder, downloads, and `Cloud` (snapshot).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cos_agent::bundle::PayloadHeader;
+use futures::{TryStreamExt, stream};
+
+use crate::bundle::{self, Bundle};
+use crate::cloud::{Cloud, SnapshotId, SnapshotSpec, SnapshotState};
+use crate::error::BakeError;
+use crate::events::{Event, Stage};
+use crate::lock::Lock;
+use crate::payload::Payload;
+use crate::plan::{Plan, TAG_BUNDLE, TAG_EXPIRES_AT};
+use crate::release::{ArchiveCache, Fetcher};
+use crate::remote::Remote;
+use crate::run::Run;
+use crate::wait::{self, Seen};
+
+/// Blocks under way at once. 32 of 512 KiB fill a gigabit line and stay far below the quota of 1,000 a second.
+const UPLOADS: usize = 32;
+
+/// Longest time from the last block to a completed snapshot.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_mins(20);
+
+/// Where the bundle comes from.
+pub enum Ingredients {
+    /// It is made from locked archives.
+    ToBuild {
+        /// Which archives.
+        lock: Lock,
+        /// Where archives are kept.
+        archives: ArchiveCache,
+        /// Downloads what is not there.
+        fetcher: Fetcher,
+        /// The agent's binary.
+        agent: PathBuf,
+        /// Folder where bundles are kept.
+        bundles: PathBuf,
+    },
+    /// It was made before.
+    Built(Arc<Bundle>),
+}
+
+/// A bundle that is in the cloud.
+#[derive(Debug)]
+pub struct Staged {
+    pub(super) snapshot: SnapshotId,
+    pub(super) bundle: Arc<Bundle>,
+    pub(super) header: PayloadHeader,
+}
+
+/// Builds the bundle and puts it into a snapshot; a completed snapshot of the same bundle is used again.
+pub async fn stage<C: Cloud, R: Remote>(
+    plan: &Plan,
+    ingredients: &Ingredients,
+    run: &Run<'_, C, R>,
+) -> Result<Staged, BakeError> {
+    let bundle = run.stage(Stage::Bundle, build(plan, ingredients)).await?;
+    run.stage(Stage::Payload, async {
+        let payload = open(&bundle)?;
+        let header = payload.header().clone();
+        let existing = run
+            .cloud
+            .snapshot_tagged(TAG_BUNDLE, &bundle.sha256)
+            .await
+            .map_err(BakeError::cloud("look for a payload of this bundle"))?;
+        // An image's snapshot carries the bundle's digest too; only a payload's purpose is to be one.
+        let reusable = existing.filter(|found| found.tags.get("cos:payload").is_some_and(|yes| yes == "true"));
+        let (snapshot, outcome) = match reusable {
+            Some(found) => (found.id.clone(), format!("{} is used again", found.id)),
+            None => {
+                let snapshot = upload(plan, payload, &bundle, run).await?;
+                let outcome = format!("{} MiB in {snapshot}", bundle.size / (1024 * 1024));
+                (snapshot, outcome)
+            }
+        };
+        Ok((Staged { snapshot, bundle: Arc::clone(&bundle), header }, outcome))
+    })
+    .await
+}
+
+/// Keeps the payload snapshot for the next bake. The image is published by now, so a failure is only a warning.
+pub async fn keep<C: Cloud, R: Remote>(staged: &Staged, run: &Run<'_, C, R>) {
+    let snapshot = staged.snapshot.clone();
+    let kept = match run.cloud.untag(&snapshot.clone().into(), &[TAG_EXPIRES_AT]).await {
+        Ok(()) => run.keep(snapshot.clone()).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(reason) = kept {
+        run.events.warn(format!("could not keep the payload {snapshot}: {reason}"));
+    }
+}
+
+async fn build(plan: &Plan, ingredients: &Ingredients) -> Result<(Arc<Bundle>, String), BakeError> {
+    let bundle = match ingredients {
+        Ingredients::Built(bundle) => Arc::clone(bundle),
+        Ingredients::ToBuild { lock, archives, fetcher, agent, bundles } => {
+            let built = bundle::build(lock, plan.arch, archives, fetcher, agent, bundles).await;
+            Arc::new(built.map_err(|source| BakeError::Release { action: "build the bundle", source })?)
+        }
+    };
+    let outcome = format!(
+        "{} files, {} MiB, sha256 {}",
+        bundle.manifest.files.len(),
+        bundle.size / (1024 * 1024),
+        &bundle.sha256[..12]
+    );
+    Ok((bundle, outcome))
+}
+
+fn open(bundle: &Bundle) -> Result<Payload, BakeError> {
+    Payload::open(bundle).map_err(|source| BakeError::Release { action: "read the bundle", source })
+}
+
+async fn upload<C: Cloud, R: Remote>(
+    plan: &Plan,
+    payload: Payload,
+    bundle: &Bundle,
+    run: &Run<'_, C, R>,
+) -> Result<SnapshotId, BakeError> {
+    let mut tags: BTreeMap<String, String> = plan.tags_for("payload");
+    tags.insert(TAG_BUNDLE.into(), bundle.sha256.clone());
+    tags.insert("cos:payload".into(), "true".into());
+    let spec = SnapshotSpec {
+        size_gib: payload.volume_size_gib(),
+        description: format!("payload of {}", plan.bake_id),
+        tags,
+        token: format!("{}-payload", plan.bake_id),
+    };
+    let snapshot = run.create("the payload snapshot", run.cloud.start_snapshot(&spec)).await?;
+    let blocks = payload.blocks();
+    let payload = Arc::new(payload);
+    let (done, put) = (AtomicU64::new(0), AtomicU64::new(0));
+    stream::iter((0..blocks).map(Ok))
+        .try_for_each_concurrent(UPLOADS, |index| {
+            let (payload, snapshot, done, put) = (Arc::clone(&payload), &snapshot, &done, &put);
+            async move {
+                if run.cancel.is_cancelled() {
+                    return Err(BakeError::Interrupted);
+                }
+                let block = tokio::task::spawn_blocking(move || payload.read_block(index))
+                    .await
+                    .map_err(|error| BakeError::usage(format!("reading the bundle failed: {error}"), "bake again"))?
+                    .map_err(|source| BakeError::Release { action: "read the bundle", source })?;
+                // A block that was never put reads as zeros.
+                if block.iter().any(|byte| *byte != 0) {
+                    run.cloud
+                        .put_block(snapshot, index, block)
+                        .await
+                        .map_err(BakeError::cloud(format!("put block {index} of {blocks} into {snapshot}")))?;
+                    put.fetch_add(1, Ordering::Relaxed);
+                }
+                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                run.events.emit(Event::Progress {
+                    stage: Stage::Payload,
+                    unit: "blocks of 512 KiB",
+                    done,
+                    total: u64::from(blocks),
+                });
+                Ok(())
+            }
+        })
+        .await?;
+    let changed = u32::try_from(put.into_inner()).unwrap_or(blocks);
+    run.cloud
+        .complete_snapshot(&snapshot, changed)
+        .await
+        .map_err(BakeError::cloud(format!("complete {snapshot}")))?;
+    wait::until(&format!("{snapshot} to be completed"), SNAPSHOT_DEADLINE, &run.cancel, || async {
+        let facts = run.cloud.snapshot(&snapshot).await.map_err(BakeError::cloud(format!("look at {snapshot}")))?;
+        Ok(match facts.map(|facts| facts.state) {
+            Some(SnapshotState::Completed) => Seen::Done(()),
+            Some(SnapshotState::Failed) => Seen::Hopeless("EC2 says that it failed".into()),
+            Some(SnapshotState::Pending) => Seen::Pending("it is pending".into()),
+            None => Seen::Pending("it does not show yet".into()),
+        })
+    })
+    .await?;
+    Ok(snapshot)
+}

@@ -1,0 +1,75 @@
+//! Owns the end of the builder: its identity and traces are removed, and it stops.
+//! Touches `Remote` and `Cloud` (stop, wait).
+
+use std::time::Duration;
+
+use super::provision::succeeded;
+use super::verify::Verified;
+use crate::cloud::{Cloud, InstanceId, InstanceState};
+use crate::error::BakeError;
+use crate::events::Stage;
+use crate::remote::{Remote, Script};
+use crate::run::Run;
+use crate::wait::{self, Seen};
+
+/// Longest time of the sealing itself.
+const SEAL_DEADLINE: Duration = Duration::from_mins(5);
+
+/// Longest time from the order to stop to stopped: 30 to 112 s were seen, metal takes far longer.
+const STOP_DEADLINE: Duration = Duration::from_mins(20);
+
+/// A stopped builder whose disk is ready to be an image.
+#[derive(Debug)]
+pub struct Sealed {
+    pub(super) instance: InstanceId,
+    pub(super) manifest_sha256: String,
+    pub(super) packages: Vec<String>,
+    /// The builder's identity as the agent printed it, for the boot test to compare with.
+    pub(super) identity: String,
+}
+
+/// Removes the builder's identity and traces, then stops it.
+pub async fn seal<C: Cloud, R: Remote>(verified: Verified, run: &Run<'_, C, R>) -> Result<Sealed, BakeError> {
+    run.stage(Stage::Seal, async {
+        let provisioned = verified.provisioned;
+        let instance = provisioned.builder.instance;
+        let script = Script {
+            name: "seal".into(),
+            text: "exec /opt/cos/bin/cos-agent seal --json".into(),
+            deadline: SEAL_DEADLINE,
+        };
+        let output = run.script(&instance, &script).await?;
+        let output = succeeded(&script.name, &instance, output)?;
+        let identity = identity(&output.stdout).ok_or_else(|| BakeError::Step {
+            step: script.name.clone(),
+            instance: instance.to_string(),
+            message: "its report is not the JSON that it must be".into(),
+        })?;
+        run.cloud.stop(&instance).await.map_err(BakeError::cloud(format!("stop {instance}")))?;
+        wait::until(&format!("{instance} to stop"), STOP_DEADLINE, &run.cancel, || async {
+            let facts =
+                run.cloud.instance(&instance).await.map_err(BakeError::cloud(format!("look at {instance}")))?;
+            Ok(match facts.as_ref().map(|facts| facts.state) {
+                Some(InstanceState::Stopped) => Seen::Done(()),
+                Some(InstanceState::Terminated) | None => Seen::Hopeless("it was terminated".into()),
+                Some(state) => Seen::Pending(format!("it is {state:?}").to_lowercase()),
+            })
+        })
+        .await?;
+        let sealed = Sealed {
+            instance,
+            manifest_sha256: provisioned.manifest_sha256,
+            packages: provisioned.packages,
+            identity,
+        };
+        let outcome = format!("{} is stopped", sealed.instance);
+        Ok((sealed, outcome))
+    })
+    .await
+}
+
+/// The report as one line of JSON, checked to be what `cos-agent verify --booted` takes.
+fn identity(report: &str) -> Option<String> {
+    let report: serde_json::Value = serde_json::from_str(report.trim()).ok()?;
+    report.is_object().then(|| report.to_string())
+}
