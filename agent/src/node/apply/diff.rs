@@ -1,0 +1,254 @@
+//! Owns what must be done to make a node what it should be, as data, in the order in which it must be done.
+//! Touches nothing.
+//!
+//! A unit is restarted when it runs with something else than it should, not when a file was just written: the
+//! digest of what it was started with is stamped after the start. The stamp of a unit goes before anything of
+//! the unit changes and comes back last. So a run that dies between any two changes leaves either a true stamp or
+//! none, and the next run does what is missing, at worst with one restart too many.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::observe::{Observed, ObservedUnit};
+use crate::node::render::{self, DesiredFile, DesiredState, DesiredUnit, Unit};
+use crate::node::services::Activity;
+
+/// One step. Each has one effect, so that a run can die only between steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum Change {
+    /// Forget what a unit was started with.
+    Forget {
+        /// Unit.
+        unit: Unit,
+    },
+    /// Stop a unit and wait until it has stopped.
+    Stop {
+        /// Unit.
+        unit: Unit,
+    },
+    /// Keep a unit from starting at boot.
+    Disable {
+        /// Unit.
+        unit: Unit,
+    },
+    /// Write a file.
+    Write {
+        /// Path.
+        path: String,
+        /// Digest of the new content.
+        sha256: String,
+        /// Permission bits.
+        mode: u32,
+        /// Group.
+        group: &'static str,
+        #[serde(skip)]
+        /// Number of the group.
+        gid: u32,
+        #[serde(skip)]
+        /// Content.
+        content: Vec<u8>,
+    },
+    /// Remove a file.
+    Remove {
+        /// Path.
+        path: String,
+    },
+    /// Let the service manager read its definitions anew.
+    ReloadDefinitions,
+    /// Make a unit start at boot.
+    Enable {
+        /// Unit.
+        unit: Unit,
+    },
+    /// Begin to start a unit.
+    Start {
+        /// Unit.
+        unit: Unit,
+    },
+    /// Begin to restart a unit.
+    Restart {
+        /// Unit.
+        unit: Unit,
+    },
+    /// Wait until a unit does its work.
+    Await {
+        /// Unit.
+        unit: Unit,
+    },
+    /// Keep the digest of what a unit was started with.
+    Stamp {
+        /// Unit.
+        unit: Unit,
+        /// Digest.
+        sha256: String,
+    },
+}
+
+impl Change {
+    /// The file that it changes.
+    fn path(&self) -> Option<&str> {
+        match self {
+            Self::Write { path, .. } | Self::Remove { path } => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forget { unit } => write!(formatter, "forget what {} was started with", unit.name()),
+            Self::Stop { unit } => write!(formatter, "stop {}", unit.name()),
+            Self::Disable { unit } => write!(formatter, "disable {}", unit.name()),
+            Self::Write {
+                path, mode, group, ..
+            } => write!(formatter, "write {path} ({mode:04o} root:{group})"),
+            Self::Remove { path } => write!(formatter, "remove {path}"),
+            Self::ReloadDefinitions => formatter.write_str("reload the service manager's definitions"),
+            Self::Enable { unit } => write!(formatter, "enable {}", unit.name()),
+            Self::Start { unit } => write!(formatter, "start {}", unit.name()),
+            Self::Restart { unit } => write!(formatter, "restart {}", unit.name()),
+            Self::Await { unit } => write!(formatter, "wait for {}", unit.name()),
+            Self::Stamp { unit, .. } => write!(formatter, "note what {} was started with", unit.name()),
+        }
+    }
+}
+
+/// Steps in order; empty if the node is as it should be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct ChangeSet(pub Vec<Change>);
+
+/// Compares. What was not observed (units where there is no service manager) is taken to be absent.
+pub fn diff(desired: &DesiredState, observed: &Observed) -> ChangeSet {
+    let files = file_changes(desired, observed);
+    let mut changes = forget_and_stop(desired, observed, &files);
+    let reload = files
+        .iter()
+        .filter_map(Change::path)
+        .any(|path| path.starts_with("/etc/systemd/"));
+    changes.extend(files);
+    if reload {
+        changes.push(Change::ReloadDefinitions);
+    }
+    start(desired, observed, &mut changes);
+    ChangeSet(changes)
+}
+
+/// Before anything else changes: what no longer holds is forgotten, and what must not run is stopped.
+fn forget_and_stop(desired: &DesiredState, observed: &Observed, files: &[Change]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (unit, wanted) in &desired.units {
+        let unit = *unit;
+        let Some(seen) = observed.units.get(&unit) else {
+            continue;
+        };
+        let holds = match wanted {
+            DesiredUnit::Running(Some(with)) => {
+                let rewritten = files
+                    .iter()
+                    .filter_map(Change::path)
+                    .any(|path| with.files.contains(&path));
+                !rewritten && seen.started_with.as_ref() == Some(&with.digest)
+            }
+            DesiredUnit::Running(None) | DesiredUnit::Stopped => false,
+        };
+        if seen.started_with.is_some() && !holds {
+            changes.push(Change::Forget { unit });
+        }
+        if *wanted == DesiredUnit::Stopped {
+            if runs(seen) {
+                changes.push(Change::Stop { unit });
+            }
+            if seen.condition.enabled {
+                changes.push(Change::Disable { unit });
+            }
+        }
+    }
+    changes
+}
+
+/// Consul and Docker side by side; Nomad when both answer: it looks for Consul and for Docker at its start, and
+/// again only after 15 and 30 seconds.
+fn start(desired: &DesiredState, observed: &Observed, changes: &mut Vec<Change>) {
+    let mut started = Vec::new();
+    for (unit, wanted) in &desired.units {
+        let unit = *unit;
+        let DesiredUnit::Running(with) = wanted else {
+            continue;
+        };
+        let seen = observed.units.get(&unit);
+        if !seen.is_some_and(|seen| seen.condition.enabled) {
+            changes.push(Change::Enable { unit });
+        }
+        let digest = with.as_ref().map(|with| &with.digest);
+        let running = seen.is_some_and(runs);
+        let stamped = seen.and_then(|seen| seen.started_with.as_ref());
+        let forgotten = changes.contains(&Change::Forget { unit });
+        if running && !forgotten && (digest.is_none() || digest == stamped) {
+            continue;
+        }
+        if unit == Unit::Nomad {
+            finish(changes, &mut started);
+        }
+        let restart = running && digest.is_some();
+        changes.push(if restart {
+            Change::Restart { unit }
+        } else {
+            Change::Start { unit }
+        });
+        started.push((unit, digest));
+    }
+    finish(changes, &mut started);
+}
+
+/// Waits for what was started, all of it, and stamps it.
+fn finish(changes: &mut Vec<Change>, started: &mut Vec<(Unit, Option<&String>)>) {
+    for (unit, digest) in started.drain(..) {
+        changes.push(Change::Await { unit });
+        if let Some(sha256) = digest.cloned() {
+            changes.push(Change::Stamp { unit, sha256 });
+        }
+    }
+}
+
+/// Whether something of the unit may be running.
+fn runs(seen: &ObservedUnit) -> bool {
+    matches!(
+        seen.condition.activity,
+        Activity::Active | Activity::Activating | Activity::Changing
+    )
+}
+
+fn file_changes(desired: &DesiredState, observed: &Observed) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (path, wanted) in &desired.files {
+        let seen = observed.files.get(*path);
+        match wanted {
+            None if seen.is_some() => changes.push(Change::Remove {
+                path: (*path).to_owned(),
+            }),
+            None => {}
+            Some(DesiredFile { content, mode, group }) => {
+                let sha256 = render::digest(content);
+                let gid = observed.groups.get(*group).copied().unwrap_or_default();
+                let same =
+                    seen.is_some_and(|seen| seen.digest == sha256 && seen.mode == *mode && seen.gid == gid);
+                if !same {
+                    let (path, content) = ((*path).to_owned(), content.clone());
+                    changes.push(Change::Write {
+                        path,
+                        sha256,
+                        mode: *mode,
+                        group,
+                        gid,
+                        content,
+                    });
+                }
+            }
+        }
+    }
+    changes
+}

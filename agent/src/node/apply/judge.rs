@@ -1,0 +1,129 @@
+//! Owns asking the products themselves whether they would take a configuration, before anything is changed.
+//! Touches a private temporary folder, and runs `consul validate` and `nomad config validate`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::host::{FileError, Files, Invocation, ProgramError, Programs};
+use crate::node::render::{CONSUL_CONFIGURATION, DesiredState, NOMAD_CONFIGURATION, Product};
+
+/// Validating reads a binary of more than 100 MB, which on a fresh volume takes its time.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// A configuration was not taken, or could not be judged.
+#[derive(Debug, Error)]
+pub enum JudgeError {
+    /// The product refuses it. What it says is in the source.
+    #[error("{product} refuses the configuration of this node; nothing was changed")]
+    Refused {
+        /// Product.
+        product: Product,
+        /// The validator's words.
+        #[source]
+        source: ProgramError,
+    },
+    /// The temporary folder could not be filled.
+    #[error("could not put the configuration into {} to have it judged", path.display())]
+    Stage {
+        /// Folder or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An operator's file beside COS's could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Judges what the products would read after the change: COS's files together with the operators' beside them.
+pub fn judge(desired: &DesiredState, files: &Files, programs: &dyn Programs) -> Result<(), JudgeError> {
+    let stage = tempfile::Builder::new()
+        .prefix("cos-agent-")
+        .tempdir()
+        .map_err(|source| JudgeError::Stage {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+    for path in [CONSUL_CONFIGURATION, NOMAD_CONFIGURATION] {
+        copy_neighbours(files, Path::new(path), stage.path())?;
+    }
+    write_tree(desired, stage.path())?;
+    for (product, invocation) in validators(desired, files, stage.path()) {
+        programs
+            .check(&invocation)
+            .map_err(|source| JudgeError::Refused { product, source })?;
+    }
+    Ok(())
+}
+
+/// Writes every file of a desired state below a folder that is not the machine's root.
+pub fn write_tree(desired: &DesiredState, directory: &Path) -> Result<(), JudgeError> {
+    let below = Files::new(directory);
+    for (path, file) in &desired.files {
+        if let Some(file) = file {
+            below.write_atomic(path, &file.content, file.mode)?;
+        }
+    }
+    Ok(())
+}
+
+/// The validators that judge what [`write_tree`] wrote: the machine's own binaries, over that folder.
+pub fn validators(desired: &DesiredState, files: &Files, directory: &Path) -> Vec<(Product, Invocation)> {
+    let rows = [
+        (Product::Consul, CONSUL_CONFIGURATION, &["validate"][..]),
+        (Product::Nomad, NOMAD_CONFIGURATION, &["config", "validate"][..]),
+    ];
+    rows.into_iter()
+        .filter(|(_, path, _)| matches!(desired.files.get(path), Some(Some(_))))
+        .map(|(product, path, words)| {
+            let binary = files.locate(product.binary());
+            let staged = Files::new(directory).locate(path);
+            let staged = staged
+                .parent()
+                .unwrap_or(directory)
+                .to_string_lossy()
+                .into_owned();
+            let arguments = words.iter().copied().chain([staged.as_str()]);
+            (
+                product,
+                Invocation::new(&binary.to_string_lossy(), arguments, DEADLINE),
+            )
+        })
+        .collect()
+}
+
+/// Copies the operators' `.json` and `.hcl` files that the product reads together with ours.
+fn copy_neighbours(files: &Files, ours: &Path, stage: &Path) -> Result<(), JudgeError> {
+    let Some(folder) = ours.parent() else {
+        return Ok(());
+    };
+    let Ok(entries) = fs::read_dir(files.locate(folder)) else {
+        return Ok(());
+    };
+    let below = Files::new(stage);
+    for entry in entries.flatten() {
+        let path = folder.join(entry.file_name());
+        let read = path
+            .extension()
+            .is_some_and(|extension| extension == "json" || extension == "hcl");
+        if !read || path == ours {
+            continue;
+        }
+        if let Some(content) = files.read(&path)? {
+            below.write_atomic(&path, &content, 0o600)?;
+        }
+    }
+    // Where an operator put a folder in the way of ours, the validator's message is clearer than ours would be.
+    let staged = below.locate(folder);
+    if staged.is_dir() {
+        fs::set_permissions(&staged, fs::Permissions::from_mode(0o700))
+            .map_err(|source| JudgeError::Stage { path: staged, source })?;
+    }
+    Ok(())
+}

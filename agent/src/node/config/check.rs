@@ -1,0 +1,130 @@
+//! Owns what single values must look like, in the words of the product that reads them.
+//! Touches nothing. Each check gives the rest of a sentence that begins with the key path.
+
+use std::net::IpAddr;
+
+/// Nomad's and Consul's servers vote: an even number of them fails at the same count as one less.
+pub(super) fn bootstrap_expect(number: i64) -> Result<u32, String> {
+    match u32::try_from(number) {
+        Ok(number @ (1 | 3 | 5 | 7 | 9)) => Ok(number),
+        _ => Err(format!(
+            "must be 1, 3, 5, 7 or 9, got {number}: an even number of servers bears no more failures"
+        )),
+    }
+}
+
+/// Consul datacenters: letters, digits, `_` and `-`, written in lower case because Consul lowers them.
+pub(super) fn consul_datacenter(text: &str) -> Result<(), String> {
+    let fits = |character: char| {
+        character.is_ascii_lowercase() || character.is_ascii_digit() || matches!(character, '_' | '-')
+    };
+    named(text, fits, 64, "lower-case letters, digits, `-` and `_`")
+}
+
+/// Nomad datacenters and regions: DNS-like here, though Nomad takes more, because names of services hold them.
+/// `*` is a pattern in job files since Nomad 1.5 and refused by its agents.
+pub(super) fn nomad_name(text: &str) -> Result<(), String> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+    named(text, fits, 64, "letters, digits, `-` and `_`")
+}
+
+/// Nomad node pools: `^[-a-zA-Z0-9_]{1,128}$`; `all` holds every node and cannot be joined.
+pub(super) fn node_pool(text: &str) -> Result<(), String> {
+    if text == "all" {
+        return Err("must not be \"all\", which Nomad keeps for itself".to_owned());
+    }
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+    named(text, fits, 128, "letters, digits, `-` and `_`")
+}
+
+/// Keys of Nomad client metadata, as job files can name them: `${meta.KEY}`.
+pub(super) fn meta_key(text: &str) -> Result<(), String> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.');
+    named(text, fits, 128, "letters, digits, `-`, `_` and `.`")
+}
+
+/// Values that end in Nomad's HCL: `${` and `%{` would be templates there, control characters nothing good.
+pub(super) fn plain_text(text: &str) -> Result<(), String> {
+    if text.chars().any(char::is_control) {
+        return Err("must not hold control characters".to_owned());
+    }
+    if text.contains("${") || text.contains("%{") {
+        return Err("must not hold `${` or `%{`".to_owned());
+    }
+    Ok(())
+}
+
+/// EC2 tag keys and values: up to 128 and 256 characters; filters read `*` and `?` as patterns.
+pub(super) fn tag(text: &str, longest: usize) -> Result<(), String> {
+    if text.is_empty() || text.chars().count() > longest {
+        return Err(format!("must have 1 to {longest} characters"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("must not hold control characters".to_owned());
+    }
+    if text.contains(['*', '?']) {
+        return Err(format!(
+            "must not hold `*` or `?`, which EC2 reads as patterns, got \"{text}\""
+        ));
+    }
+    Ok(())
+}
+
+/// An address or host name, with a port or without.
+pub(super) fn join_address(text: &str) -> Result<(), String> {
+    if text.parse::<IpAddr>().is_ok() || text.parse::<std::net::SocketAddr>().is_ok() {
+        return Ok(());
+    }
+    let (host, port) = text
+        .split_once(':')
+        .map_or((text, None), |(host, port)| (host, Some(port)));
+    let label = |label: &str| {
+        !label.is_empty()
+            && label
+                .chars()
+                .all(|character| character.is_ascii_alphanumeric() || character == '-')
+            && !label.starts_with('-')
+    };
+    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    // Four numbers that are no address are a typing error, not a host name.
+    let numeric = host
+        .chars()
+        .all(|character| character.is_ascii_digit() || character == '.');
+    if port_fits && !numeric && host.split('.').all(label) {
+        return Ok(());
+    }
+    Err(format!(
+        "must be an address or a host name, with a port or without, got \"{text}\""
+    ))
+}
+
+/// An IP address.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| format!("must be an IP address, got \"{text}\""))
+}
+
+/// An AWS account.
+pub(super) fn account(text: &str) -> Result<(), String> {
+    let fits = text.len() == 12 && text.chars().all(|character| character.is_ascii_digit());
+    fits.then_some(())
+        .ok_or_else(|| format!("must be an account id of twelve digits in quotes, got \"{text}\""))
+}
+
+/// An AWS region.
+pub(super) fn region(text: &str) -> Result<(), String> {
+    let fits =
+        |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    let shaped = text.contains('-') && text.ends_with(|character: char| character.is_ascii_digit());
+    if shaped && text.chars().all(fits) {
+        return Ok(());
+    }
+    Err(format!("must be a region such as eu-central-1, got \"{text}\""))
+}
+
+fn named(text: &str, fits: impl Fn(char) -> bool, longest: usize, of: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > longest || !text.chars().all(fits) {
+        return Err(format!("must be 1 to {longest} of {of}, got \"{text}\""));
+    }
+    Ok(())
+}

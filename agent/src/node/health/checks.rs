@@ -1,0 +1,235 @@
+//! Owns what is checked on which role, and what counts as proof.
+//! Touches nothing itself; probes ask through `LocalApis`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::api::LocalApis;
+use crate::node::config::Role;
+use crate::node::render::Record;
+
+/// One thing that a healthy node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// The Consul agent answers.
+    ConsulAgent,
+    /// Consul's servers have a leader, asked through this node.
+    ConsulLeader,
+    /// This node is a living member, with as many servers beside it as there should be (a client: at least one).
+    ConsulMembers,
+    /// The Nomad agent says of itself that it is healthy: a server knows a leader, a client knows a server.
+    NomadAgent,
+    /// As many Nomad servers are alive as there should be.
+    NomadServers,
+    /// Nomad's servers count this client as ready, with a healthy Docker driver.
+    NomadNode,
+    /// Docker answers.
+    Docker,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::ConsulAgent => "consul-agent",
+            Self::ConsulLeader => "consul-leader",
+            Self::ConsulMembers => "consul-members",
+            Self::NomadAgent => "nomad-agent",
+            Self::NomadServers => "nomad-servers",
+            Self::NomadNode => "nomad-node",
+            Self::Docker => "docker",
+        })
+    }
+}
+
+impl Check {
+    /// The checks of a role.
+    pub fn of(role: Role) -> Vec<Self> {
+        let mut checks = vec![Self::ConsulAgent, Self::ConsulLeader, Self::ConsulMembers];
+        checks.extend_from_slice(match role {
+            Role::ConsulServer => &[],
+            Role::NomadServer => &[Self::NomadAgent, Self::NomadServers],
+            Role::NomadClient => &[Self::Docker, Self::NomadAgent, Self::NomadNode],
+        });
+        checks
+    }
+
+    /// Asks once: what proves it, or the reason why not.
+    pub(super) fn probe(self, record: &Record, apis: &LocalApis) -> Result<String, String> {
+        match self {
+            Self::ConsulAgent => consul_agent(record, apis),
+            Self::ConsulLeader => consul_leader(apis),
+            Self::ConsulMembers => consul_members(record, apis),
+            Self::NomadAgent => nomad_agent(record, apis),
+            Self::NomadServers => nomad_servers(record, apis),
+            Self::NomadNode => nomad_node(apis),
+            Self::Docker => apis.docker_ping().map(|()| "answers".to_owned()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ConsulSelf {
+    #[serde(rename = "Config")]
+    config: ConsulSelfConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ConsulSelfConfig {
+    node_name: String,
+    datacenter: String,
+}
+
+fn consul_agent(record: &Record, apis: &LocalApis) -> Result<String, String> {
+    let ConsulSelf { config } = apis.consul("/v1/agent/self")?;
+    if config.node_name != record.name {
+        return Err(format!(
+            "it calls itself {}, not {}",
+            config.node_name, record.name
+        ));
+    }
+    Ok(format!("{} in {}", config.node_name, config.datacenter))
+}
+
+fn consul_leader(apis: &LocalApis) -> Result<String, String> {
+    // Without a leader some versions answer 200 and an empty text, others 500.
+    let leader: String = apis.consul("/v1/status/leader")?;
+    if leader.is_empty() {
+        return Err("the servers have no leader".to_owned());
+    }
+    Ok(leader)
+}
+
+#[derive(Deserialize)]
+struct Member {
+    #[serde(rename = "Name")]
+    name: String,
+    #[serde(rename = "Tags", default)]
+    tags: BTreeMap<String, String>,
+    /// 1 in Consul; serf's numbers.
+    #[serde(rename = "Status")]
+    status: serde_json::Value,
+}
+
+impl Member {
+    fn alive(&self) -> bool {
+        self.status == 1 || self.status == "alive"
+    }
+}
+
+fn consul_members(record: &Record, apis: &LocalApis) -> Result<String, String> {
+    let members: Vec<Member> = apis.consul("/v1/agent/members")?;
+    let myself = members
+        .iter()
+        .any(|member| member.alive() && member.name == record.name);
+    if !myself {
+        return Err(format!("{} is not among its own members", record.name));
+    }
+    let is_server = |member: &&Member| member.tags.get("role").is_some_and(|role| role == "consul");
+    let servers = members
+        .iter()
+        .filter(|member| member.alive())
+        .filter(is_server)
+        .count();
+    enough(servers, record.consul_servers)
+}
+
+#[derive(Deserialize)]
+struct NomadHealth {
+    client: Option<NomadHalf>,
+    server: Option<NomadHalf>,
+}
+
+#[derive(Deserialize)]
+struct NomadHalf {
+    ok: bool,
+    message: String,
+}
+
+fn nomad_agent(record: &Record, apis: &LocalApis) -> Result<String, String> {
+    // It answers 500 when a half is not healthy, with the reason in the body, which the error then holds.
+    let health: NomadHealth = apis.nomad("/v1/agent/health")?;
+    let (name, half) = match record.role {
+        Role::NomadClient => ("client", health.client),
+        _ => ("server", health.server),
+    };
+    match half {
+        Some(half) if half.ok => Ok(half.message),
+        Some(half) => Err(half.message),
+        None => Err(format!("it does not run as {name}")),
+    }
+}
+
+#[derive(Deserialize)]
+struct NomadMembers {
+    #[serde(rename = "Members")]
+    members: Option<Vec<Member>>,
+}
+
+fn nomad_servers(record: &Record, apis: &LocalApis) -> Result<String, String> {
+    let NomadMembers { members } = apis.nomad("/v1/agent/members")?;
+    let servers = members
+        .unwrap_or_default()
+        .iter()
+        .filter(|member| member.alive())
+        .count();
+    enough(servers, record.nomad_servers)
+}
+
+#[derive(Deserialize)]
+struct NomadSelf {
+    stats: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NomadNode {
+    status: String,
+    #[serde(default)]
+    drivers: BTreeMap<String, NomadDriver>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NomadDriver {
+    detected: bool,
+    healthy: bool,
+    #[serde(default)]
+    health_description: String,
+}
+
+fn nomad_node(apis: &LocalApis) -> Result<String, String> {
+    let NomadSelf { stats } = apis.nomad("/v1/agent/self")?;
+    let id = stats
+        .get("client")
+        .and_then(|client| client.get("node_id"))
+        .and_then(|id| id.as_str());
+    let id = id.ok_or("the agent does not tell its node id")?;
+    let node: NomadNode = apis.nomad(&format!("/v1/node/{id}"))?;
+    if node.status != "ready" {
+        return Err(format!("node {id} is {}", node.status));
+    }
+    match node.drivers.get("docker") {
+        Some(driver) if driver.detected && driver.healthy => Ok(format!("node {id} is ready, with Docker")),
+        Some(driver) => Err(format!(
+            "node {id} is ready, its Docker driver is not: {}",
+            driver.health_description
+        )),
+        None => Err(format!("node {id} has no Docker driver")),
+    }
+}
+
+fn enough(alive: usize, expected: Option<u32>) -> Result<String, String> {
+    let expected = expected.unwrap_or(1);
+    let count = match alive {
+        1 => "1 server is alive".to_owned(),
+        many => format!("{many} servers are alive"),
+    };
+    if u32::try_from(alive).is_ok_and(|alive| alive >= expected) {
+        return Ok(count);
+    }
+    Err(format!("{count}, {expected} should be"))
+}

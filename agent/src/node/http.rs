@@ -1,0 +1,58 @@
+//! Owns the one way the node speaks HTTP: no proxy, no redirect, short timeouts, every status an answer.
+//! Touches the network.
+
+use std::time::Duration;
+
+/// A status and the body that came with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Bodies above this are refused: user-data has at most 16 KiB, Consul's and Nomad's own answers some 100 KiB.
+const LARGEST_BODY: u64 = 8 * 1024 * 1024;
+
+/// A client that keeps connections alive. `connect` and `answer` limit one try, not the sum of all tries.
+pub(crate) fn client(connect: Duration, answer: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        // Neither the metadata service nor the local agents redirect; whatever does is somebody else.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .timeout_connect(Some(connect))
+        .timeout_recv_response(Some(answer))
+        .timeout_recv_body(Some(answer))
+        .user_agent(concat!("cos-agent/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .new_agent()
+}
+
+/// Reads one URL.
+pub(crate) fn get(
+    agent: &ureq::Agent,
+    url: &str,
+    header: Option<(&str, &str)>,
+) -> Result<Answer, ureq::Error> {
+    let mut request = agent.get(url);
+    if let Some((name, value)) = header {
+        request = request.header(name, value);
+    }
+    read(request.call()?)
+}
+
+/// Sends an empty PUT.
+pub(crate) fn put(agent: &ureq::Agent, url: &str, header: (&str, &str)) -> Result<Answer, ureq::Error> {
+    read(agent.put(url).header(header.0, header.1).send_empty()?)
+}
+
+fn read(mut response: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::Error> {
+    let status = response.status().as_u16();
+    let body = response
+        .body_mut()
+        .with_config()
+        .limit(LARGEST_BODY)
+        .read_to_vec()?;
+    Ok(Answer { status, body })
+}

@@ -1,0 +1,243 @@
+//! Owns one pass over a node: sources, configuration, rendering, comparison, judgement, changes.
+//! Touches only what the rooms it calls touch.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::apply::{
+    Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Ports, diff, judge, observe,
+};
+use super::config::{self, Faults, NodeSpec, Role};
+use super::health::ConsulApi;
+use super::render::{self, RenderError, VersionError, Versions};
+use super::services::ServiceManager;
+use super::sources::{CONFIGURATION, Document, Imds, ImdsError};
+use crate::host::{FileError, Files, Programs};
+
+/// `apply`, `check` or `health` came to a bad end.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The document has faults; each was told before.
+    #[error(transparent)]
+    Configuration(#[from] Faults),
+    /// Nobody said what this node is for.
+    #[error("this node has no configuration: neither {} nor the instance's user-data holds one", path.display())]
+    NoConfiguration {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A file that was named does not exist.
+    #[error("there is no file {}", .0.display())]
+    NoFile(PathBuf),
+    /// Some of the documents given to `check` have faults; each was told before.
+    #[error("{faulty} of {all} documents have faults")]
+    Check {
+        /// How many have faults.
+        faulty: usize,
+        /// How many were given.
+        all: usize,
+    },
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration asks for what the installed version cannot do.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// The metadata service could not be asked.
+    #[error(transparent)]
+    Imds(#[from] ImdsError),
+    /// What is installed cannot be told.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// The node could not be looked at.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The products refuse the configuration.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// A change failed.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Nothing starts services here.
+    #[error("this machine runs neither systemd nor System V scripts")]
+    NoServiceManager,
+    /// The record of the last `apply` is not readable.
+    #[error("{} is not readable", render::RECORD)]
+    Record(#[source] serde_json::Error),
+    /// `apply` never came to its end here.
+    #[error("this node was never configured: there is no {}", render::RECORD)]
+    NeverApplied,
+    /// Checks of the node failed; each was told before.
+    #[error("{failed} of {all} checks failed within {:.0} s", deadline.as_secs_f64())]
+    Unhealthy {
+        /// How many failed.
+        failed: usize,
+        /// How many there are for this role.
+        all: usize,
+        /// The deadline.
+        deadline: Duration,
+    },
+    /// The result could not be written.
+    #[error("could not write the output")]
+    Output(#[from] std::io::Error),
+}
+
+impl NodeError {
+    /// Exit code: 2 where the user's words or arguments are at fault, 6 where a step on the node failed.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Configuration(_)
+            | Self::NoConfiguration { .. }
+            | Self::NoFile(_)
+            | Self::Check { .. }
+            | Self::Usage(_)
+            | Self::Render(_) => 2,
+            _ => 6,
+        }
+    }
+
+    /// What the reader may do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Configuration(_) | Self::Check { .. } => {
+                Some("templates/user-data/ of COS has a complete document for each role".to_owned())
+            }
+            Self::NoConfiguration { path } => Some(format!(
+                "let user-data write {} (templates/user-data/ of COS), or name a file by --config",
+                path.display()
+            )),
+            Self::Imds(error) => error.hint(),
+            Self::Version(_)
+            | Self::Observe(ObserveError::NoService { .. } | ObserveError::NoGroup { .. }) => {
+                Some("cos-agent configures instances of images that cos-bake made".to_owned())
+            }
+            Self::Execute(ExecuteError::Unit { unit, .. }) => {
+                Some(format!("journalctl --unit {} --lines 50", unit.name()))
+            }
+            Self::NeverApplied => Some("run cos-agent apply first".to_owned()),
+            Self::Unhealthy { .. } => Some("journalctl --unit consul --unit nomad --lines 50".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Reads the node's configuration and the facts of the instance, and settles what is left open.
+///
+/// Without `named`, the file that cloud-init writes comes first, then user-data that is a bare document.
+pub fn configure(files: &Files, named: Option<&Path>, imds: &mut Imds) -> Result<NodeSpec, NodeError> {
+    // A file is at hand and may be wrong; the metadata service may be slow.
+    let document = match named {
+        Some(path) => {
+            let absent = || NodeError::NoFile(path.to_owned());
+            // A name on the command line is the caller's, not below the root.
+            Some(Document::from_file(&Files::new("/"), &absolute(path)?)?.ok_or_else(absent)?)
+        }
+        None => Document::from_file(files, Path::new(CONFIGURATION))?,
+    };
+    let document = match document {
+        Some(document) => document,
+        None => imds
+            .user_data()?
+            .and_then(Document::from_user_data)
+            .ok_or_else(|| NodeError::NoConfiguration {
+                path: PathBuf::from(CONFIGURATION),
+            })?,
+    };
+    let config = config::read(&document)?;
+    Ok(config::resolve(&config, &imds.facts()?))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, NodeError> {
+    Ok(std::path::absolute(path)?)
+}
+
+/// What `apply` needs of the machine.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    /// Files.
+    pub files: &'a Files,
+    /// Programs: the products' binaries.
+    pub programs: &'a (dyn Programs + Sync),
+    /// Service manager; none only where nothing is to be changed.
+    pub manager: Option<&'a dyn ServiceManager>,
+    /// Consul's API on this machine.
+    pub consul: &'a dyn ConsulApi,
+    /// How long all waits together may take.
+    pub deadline: Duration,
+}
+
+/// Whether changes are carried out or only told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Carry them out.
+    Execute,
+    /// Tell them.
+    DryRun,
+}
+
+/// What `apply` did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// What the node is for.
+    pub role: Role,
+    /// Name in Consul and Nomad.
+    pub name: String,
+    /// COS's datacenter.
+    pub datacenter: String,
+    /// Whether the changes were carried out.
+    pub executed: bool,
+    /// The changes, in order; none if the node was as it should be.
+    pub changes: ChangeSet,
+    /// Milliseconds for all of it.
+    pub milliseconds: u128,
+}
+
+/// Makes the node what `spec` says. `tell` hears of each change before it is carried out.
+pub fn apply_spec(
+    spec: &NodeSpec,
+    environment: &Environment,
+    mode: Mode,
+    mut tell: impl FnMut(&Change),
+) -> Result<Applied, NodeError> {
+    let start = Instant::now();
+    let Environment {
+        files,
+        programs,
+        manager,
+        consul,
+        deadline,
+    } = *environment;
+    let versions = Versions::detect(files, programs)?;
+    let desired = render::render(spec, &versions)?;
+    let observed = observe(&desired, files, manager)?;
+    let changes = diff(&desired, &observed);
+    if !changes.0.is_empty() {
+        judge(&desired, files, programs)?;
+    }
+    if mode == Mode::Execute {
+        let ports = Ports {
+            files,
+            manager: manager.ok_or(NodeError::NoServiceManager)?,
+            consul,
+        };
+        let executor = Executor::new(ports, deadline);
+        for change in &changes.0 {
+            tell(change);
+            executor.execute(change)?;
+        }
+    }
+    Ok(Applied {
+        role: spec.role,
+        name: spec.name.clone(),
+        datacenter: spec.datacenter.clone(),
+        executed: mode == Mode::Execute,
+        changes,
+        milliseconds: start.elapsed().as_millis(),
+    })
+}

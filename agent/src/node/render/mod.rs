@@ -1,0 +1,244 @@
+//! Owns how a `NodeSpec` becomes files and units, for the versions of Consul and Nomad that are installed.
+//! Touches nothing: the same spec and versions give the same bytes.
+
+mod consul;
+mod docker;
+mod nomad;
+mod version;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::config::{NodeSpec, Role};
+
+pub use version::{Feature, Product, Version, VersionError, Versions};
+
+/// Consul's configuration that COS writes; operators add files beside it whose names sort later.
+pub const CONSUL_CONFIGURATION: &str = "/opt/consul/config/cos.json";
+/// Nomad's configuration that COS writes; operators add files beside it whose names sort later.
+pub const NOMAD_CONFIGURATION: &str = "/opt/nomad/config/cos.hcl";
+/// What Nomad's Docker driver and the Docker client read to find credentials.
+pub const DOCKER_CLIENT_CONFIGURATION: &str = "/etc/docker/config.json";
+/// What Nomad's unit needs to know of role and version.
+pub const NOMAD_DROP_IN: &str = "/etc/systemd/system/nomad.service.d/10-cos.conf";
+/// What `apply` made of this node, for `health` and for people.
+pub const RECORD: &str = "/var/lib/cos-agent/node.json";
+
+/// A service that COS may run on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Consul, on every node.
+    Consul,
+    /// containerd, below Docker.
+    Containerd,
+    /// Docker, where jobs run.
+    Docker,
+    /// Nomad, server or client.
+    Nomad,
+}
+
+impl Unit {
+    /// The service's name, without a suffix.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Consul => "consul",
+            Self::Containerd => "containerd",
+            Self::Docker => "docker",
+            Self::Nomad => "nomad",
+        }
+    }
+}
+
+/// Content and permissions of one file. Its owner is root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredFile {
+    /// What is in it.
+    pub content: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Group by name, which must exist on the machine.
+    pub group: &'static str,
+}
+
+/// What should become of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DesiredUnit {
+    /// Enabled and running.
+    Running(Option<RunsWith>),
+    /// Neither enabled nor running.
+    Stopped,
+}
+
+/// What a unit must have been started with, where COS writes what it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunsWith {
+    /// Digest over its files and its binary's version, lower-case hexadecimal SHA-256.
+    pub digest: String,
+    /// Its files, keys of [`DesiredState::files`].
+    pub files: Vec<&'static str>,
+}
+
+/// What a node should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredState {
+    /// Files by path; none for a file that must not be there.
+    pub files: BTreeMap<&'static str, Option<DesiredFile>>,
+    /// Units that COS decides about on this role; the others stay as they are.
+    pub units: BTreeMap<Unit, DesiredUnit>,
+}
+
+/// A spec asks for what an installed version cannot do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RenderError {
+    /// The version is older than the setting.
+    #[error("{setting} needs {product} {needed}, installed is {installed}")]
+    TooOld {
+        /// Setting in the user's words.
+        setting: &'static str,
+        /// Product.
+        product: Product,
+        /// First version that knows it.
+        needed: Version,
+        /// What is installed.
+        installed: Version,
+    },
+    /// HCL could not be written: a defect of COS, not of the input.
+    #[error("the configuration of Nomad could not be written as HCL: {0}")]
+    Hcl(String),
+    /// JSON could not be written: a defect of COS, not of the input.
+    #[error("a configuration could not be written as JSON: {0}")]
+    Json(String),
+}
+
+/// Renders a node.
+pub fn render(spec: &NodeSpec, versions: &Versions) -> Result<DesiredState, RenderError> {
+    let mut files = BTreeMap::new();
+    let mut units = BTreeMap::new();
+    files.insert(
+        CONSUL_CONFIGURATION,
+        Some(private(consul::render(spec, versions.consul)?, "consul")),
+    );
+    units.insert(
+        Unit::Consul,
+        running(&files, vec![CONSUL_CONFIGURATION], versions.consul),
+    );
+    if let Some(nomad) = &spec.nomad {
+        let drop_in = nomad::drop_in(versions.nomad);
+        files.insert(
+            NOMAD_CONFIGURATION,
+            Some(private(nomad::render(spec, nomad, versions.nomad)?, "nomad")),
+        );
+        files.insert(NOMAD_DROP_IN, Some(public(drop_in)));
+        units.insert(
+            Unit::Nomad,
+            running(&files, vec![NOMAD_CONFIGURATION, NOMAD_DROP_IN], versions.nomad),
+        );
+    } else {
+        files.insert(NOMAD_CONFIGURATION, None);
+        files.insert(NOMAD_DROP_IN, None);
+        units.insert(Unit::Nomad, DesiredUnit::Stopped);
+    }
+    if spec.role == Role::NomadClient {
+        // COS writes nothing that Docker reads at its start; the file below is read anew at every pull.
+        units.insert(Unit::Containerd, DesiredUnit::Running(None));
+        units.insert(Unit::Docker, DesiredUnit::Running(None));
+        files.insert(
+            DOCKER_CLIENT_CONFIGURATION,
+            Some(public(docker::client_configuration(spec)?)),
+        );
+    }
+    files.insert(RECORD, Some(public(record(spec, versions)?)));
+    Ok(DesiredState { files, units })
+}
+
+/// What `health` must know of a node long after `apply` ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Record {
+    /// Version of this record.
+    pub version: u32,
+    /// What the node is for.
+    pub role: Role,
+    /// Name in Consul and Nomad.
+    pub name: String,
+    /// COS's datacenter.
+    pub datacenter: String,
+    /// Number of Consul servers, on one of them.
+    pub consul_servers: Option<u32>,
+    /// Number of Nomad servers, on one of them.
+    pub nomad_servers: Option<u32>,
+    /// Installed Consul.
+    pub consul: Version,
+    /// Installed Nomad.
+    pub nomad: Version,
+}
+
+fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, RenderError> {
+    let nomad_servers = match spec.nomad.as_ref().map(|nomad| &nomad.kind) {
+        Some(super::config::NomadKind::Server { bootstrap_expect }) => Some(*bootstrap_expect),
+        _ => None,
+    };
+    json(&Record {
+        version: 1,
+        role: spec.role,
+        name: spec.name.clone(),
+        datacenter: spec.datacenter.clone(),
+        consul_servers: spec.consul.server,
+        nomad_servers,
+        consul: versions.consul,
+        nomad: versions.nomad,
+    })
+}
+
+/// Readable by root and by the service's own group: later versions of the document will hold secrets.
+fn private(content: String, group: &'static str) -> DesiredFile {
+    DesiredFile {
+        content: content.into_bytes(),
+        mode: 0o640,
+        group,
+    }
+}
+
+fn public(content: String) -> DesiredFile {
+    DesiredFile {
+        content: content.into_bytes(),
+        mode: 0o644,
+        group: "root",
+    }
+}
+
+/// A unit runs with its files and its binary: another version is another thing to run.
+fn running(
+    all: &BTreeMap<&'static str, Option<DesiredFile>>,
+    files: Vec<&'static str>,
+    version: Version,
+) -> DesiredUnit {
+    let mut together = version.to_string();
+    for file in files.iter().filter_map(|path| all.get(path)).flatten() {
+        together.push_str(&digest(&file.content));
+    }
+    DesiredUnit::Running(Some(RunsWith {
+        digest: digest(together.as_bytes()),
+        files,
+    }))
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub(crate) fn digest(content: &[u8]) -> String {
+    use std::fmt::Write;
+    Sha256::digest(content)
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+fn json(value: &impl Serialize) -> Result<String, RenderError> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| RenderError::Json(error.to_string()))
+}

@@ -1,0 +1,141 @@
+//! Owns driving systemd (219 of Amazon Linux 2 and later) by `systemctl`.
+//! Touches `systemctl`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Activity, Condition, ServiceManager};
+use crate::host::{Invocation, ProgramError, Programs};
+
+/// Requests that only queue a job, or ask.
+const QUICK: Duration = Duration::from_secs(30);
+/// Stopping: systemd itself kills after the unit's `TimeoutStopSec`, 90 s by default.
+const STOP: Duration = Duration::from_secs(330);
+
+/// systemd.
+pub struct Systemd<'a> {
+    programs: &'a dyn Programs,
+}
+
+impl<'a> Systemd<'a> {
+    /// systemd of this machine.
+    pub fn new(programs: &'a dyn Programs) -> Self {
+        Self { programs }
+    }
+
+    fn run<'b>(
+        &self,
+        arguments: impl IntoIterator<Item = &'b str>,
+        deadline: Duration,
+    ) -> Result<String, ProgramError> {
+        self.programs
+            .check(&Invocation::new("systemctl", arguments, deadline))
+            .map(|output| output.stdout)
+    }
+
+    /// After too many failures systemd refuses to start a unit until they are forgotten.
+    fn forget_failures(&self, service: &str) {
+        let _ = self.run(["reset-failed", &unit(service)], QUICK);
+    }
+}
+
+fn unit(service: &str) -> String {
+    format!("{service}.service")
+}
+
+impl ServiceManager for Systemd<'_> {
+    fn reload_definitions(&self) -> Result<(), ProgramError> {
+        self.run(["daemon-reload"], Duration::from_secs(90)).map(drop)
+    }
+
+    fn enable(&self, service: &str) -> Result<(), ProgramError> {
+        self.run(["enable", "--quiet", &unit(service)], QUICK).map(drop)
+    }
+
+    fn disable(&self, service: &str) -> Result<(), ProgramError> {
+        self.run(["disable", "--quiet", &unit(service)], QUICK).map(drop)
+    }
+
+    fn start(&self, service: &str) -> Result<(), ProgramError> {
+        self.forget_failures(service);
+        self.run(["start", "--no-block", &unit(service)], QUICK).map(drop)
+    }
+
+    fn restart(&self, service: &str) -> Result<(), ProgramError> {
+        self.forget_failures(service);
+        self.run(["restart", "--no-block", &unit(service)], QUICK)
+            .map(drop)
+    }
+
+    fn stop(&self, service: &str) -> Result<(), ProgramError> {
+        self.run(["stop", &unit(service)], STOP).map(drop)
+    }
+
+    fn condition(&self, service: &str) -> Result<Condition, ProgramError> {
+        let properties = [
+            "LoadState",
+            "ActiveState",
+            "SubState",
+            "Result",
+            "UnitFileState",
+            "Job",
+        ];
+        let unit = unit(service);
+        let mut arguments = vec!["show"];
+        // systemd 219 takes one property at a time.
+        arguments.extend(properties.iter().flat_map(|property| ["-p", property]));
+        arguments.push(&unit);
+        Ok(parse(&self.run(arguments, QUICK)?))
+    }
+}
+
+fn parse(shown: &str) -> Condition {
+    let properties: BTreeMap<&str, &str> = shown.lines().filter_map(|line| line.split_once('=')).collect();
+    let property = |name| properties.get(name).copied().unwrap_or_default();
+    // A queued job (0 or absent: none) means that the state is not the last word.
+    let job = !matches!(property("Job"), "" | "0");
+    let activity = match (property("LoadState"), property("ActiveState")) {
+        ("not-found", _) => Activity::Absent,
+        (_, "active" | "reloading") if job => Activity::Changing,
+        (_, "active" | "reloading") => Activity::Active,
+        (_, "activating") => Activity::Activating,
+        (_, "deactivating") => Activity::Changing,
+        _ if job => Activity::Activating,
+        (_, "failed") => Activity::Failed(format!("{}, result {}", property("SubState"), property("Result"))),
+        _ => Activity::Inactive,
+    };
+    let enabled = matches!(
+        property("UnitFileState"),
+        "enabled" | "enabled-runtime" | "static" | "alias"
+    );
+    Condition { enabled, activity }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_active_unit_with_a_queued_restart_is_not_there_yet() {
+        let shown = "LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\n\
+                     UnitFileState=enabled\nJob=1234\n";
+        assert_eq!(parse(shown).activity, Activity::Changing);
+        assert_eq!(parse(&shown.replace("1234", "0")).activity, Activity::Active);
+        assert!(parse(shown).enabled);
+    }
+
+    #[test]
+    fn a_failure_says_how() {
+        let shown = "LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=exit-code\nUnitFileState=disabled\n";
+        let condition = parse(shown);
+        assert_eq!(
+            condition.activity,
+            Activity::Failed("failed, result exit-code".to_owned())
+        );
+        assert!(!condition.enabled);
+        assert_eq!(
+            parse("LoadState=not-found\nActiveState=inactive\n").activity,
+            Activity::Absent
+        );
+    }
+}

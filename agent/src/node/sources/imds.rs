@@ -1,0 +1,262 @@
+//! Owns the client of the EC2 instance metadata service, version 2 only, with one budget for everything it asks.
+//! Touches the metadata service.
+//!
+//! The service shares 1024 packets per second and interface with DNS and NTP, and refuses now and then while a
+//! machine boots, so each answer that may pass is asked for again until the budget is spent. Paths begin with
+//! `latest`: dated paths are the documented habit, but stand-ins for the service often know `latest` only.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::InstanceFacts;
+use crate::node::http::{self, Answer};
+use crate::node::wait::{self, Backoff, WaitError};
+
+/// The service's address on every EC2 instance.
+pub const DEFAULT_URL: &str = "http://169.254.169.254";
+
+/// Budget for all answers together, unless told otherwise.
+pub const BUDGET: Duration = Duration::from_secs(30);
+
+/// The longest life of a token that the service grants, in seconds: six hours.
+const TOKEN_LIFE: &str = "21600";
+
+const CONNECT: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_secs(2);
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    longest: Duration::from_secs(2),
+};
+
+/// The metadata service could not be asked.
+#[derive(Debug, Error)]
+pub enum ImdsError {
+    /// It answers 403: the instance was launched, or changed, with the service switched off.
+    #[error("the instance metadata service at {url} is disabled for this instance (it answers 403)")]
+    Disabled {
+        /// What was asked.
+        url: String,
+    },
+    /// It did not answer usefully within the budget.
+    #[error("the instance metadata service at {url} gave no answer within {:.0} s: {last_reason}", after.as_secs_f64())]
+    Silent {
+        /// What was asked.
+        url: String,
+        /// How long was tried.
+        after: Duration,
+        /// What the last try met.
+        last_reason: String,
+        /// Whether connections were taken but the token never came.
+        token_withheld: bool,
+    },
+    /// It answered what it should not.
+    #[error("the instance metadata service at {url} answered {status}")]
+    Status {
+        /// What was asked.
+        url: String,
+        /// HTTP status.
+        status: u16,
+    },
+    /// It has no such document, and a node cannot do without.
+    #[error("the instance metadata service at {url} has no such document")]
+    Absent {
+        /// What was asked.
+        url: String,
+    },
+    /// A document is not what AWS describes.
+    #[error("the instance identity document is not readable")]
+    Document(#[source] serde_json::Error),
+}
+
+impl ImdsError {
+    /// What the reader may do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Disabled { .. } => Some(
+                "switch it on: aws ec2 modify-instance-metadata-options --http-endpoint enabled --http-tokens required"
+                    .to_owned(),
+            ),
+            Self::Silent { token_withheld: true, .. } => Some(
+                "connections are taken but the token does not come back: behind a container or another hop, raise \
+                 the hop limit (aws ec2 modify-instance-metadata-options --http-put-response-hop-limit 2)"
+                    .to_owned(),
+            ),
+            Self::Silent { .. } => {
+                Some("is this an EC2 instance? another address goes by --imds URL".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What one request met.
+enum Met {
+    Answer(Answer),
+    /// May pass: worth another try within the budget.
+    Passing(String),
+}
+
+/// The client. It asks for a token once, and again when the service forgot it.
+#[derive(Debug)]
+pub struct Imds {
+    agent: ureq::Agent,
+    base: String,
+    budget: Duration,
+    start: Instant,
+    token: Option<String>,
+}
+
+impl Imds {
+    /// A client of the service at `base` whose answers must all come within `budget` from now.
+    pub fn new(base: &str, budget: Duration) -> Self {
+        Self {
+            agent: http::client(CONNECT, ANSWER),
+            base: base.trim_end_matches('/').to_owned(),
+            budget,
+            start: Instant::now(),
+            token: None,
+        }
+    }
+
+    /// Who and where this machine is.
+    pub fn facts(&mut self) -> Result<InstanceFacts, ImdsError> {
+        let path = "dynamic/instance-identity/document";
+        let document = self
+            .get(path)?
+            .ok_or_else(|| ImdsError::Absent { url: self.url(path) })?;
+        let identity: Identity = serde_json::from_slice(&document).map_err(ImdsError::Document)?;
+        let domain = self.text("meta-data/services/domain")?;
+        let partition = self.text("meta-data/services/partition")?;
+        let guessed = partition_of(&identity.region);
+        Ok(InstanceFacts {
+            domain: domain.unwrap_or_else(|| guessed.1.to_owned()),
+            partition: partition.unwrap_or_else(|| guessed.0.to_owned()),
+            instance_id: identity.instance_id,
+            region: identity.region,
+            zone: identity.availability_zone,
+            account: identity.account_id,
+            private_ipv4: identity.private_ip,
+            instance_type: identity.instance_type,
+            architecture: identity.architecture,
+        })
+    }
+
+    /// The instance's user-data as it was given; none if there is none.
+    pub fn user_data(&mut self) -> Result<Option<Vec<u8>>, ImdsError> {
+        self.get("user-data")
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/latest/{path}", self.base)
+    }
+
+    fn text(&mut self, path: &str) -> Result<Option<String>, ImdsError> {
+        let text = self
+            .get(path)?
+            .map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+        Ok(text.filter(|text| !text.is_empty()))
+    }
+
+    /// One document; none if the service says that there is no such thing (404).
+    fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
+        let url = self.url(path);
+        let mut token_withheld = false;
+        let left = self.budget.saturating_sub(self.start.elapsed());
+        let ended = wait::until(left, BACKOFF, || {
+            let token = match self.token.clone() {
+                Some(token) => token,
+                None => match self.ask_token(&mut token_withheld)? {
+                    ControlFlow::Break(token) => token,
+                    ControlFlow::Continue(reason) => return Ok(ControlFlow::Continue(reason)),
+                },
+            };
+            let met = http::get(&self.agent, &url, Some(("X-aws-ec2-metadata-token", &token)));
+            match judge(&url, met)? {
+                Met::Answer(Answer { status: 200, body }) => Ok(ControlFlow::Break(Some(body))),
+                Met::Answer(Answer { status: 404, .. }) => Ok(ControlFlow::Break(None)),
+                Met::Answer(Answer { status: 401, .. }) => {
+                    self.token = None;
+                    Ok(ControlFlow::Continue(
+                        "it does not know the token (401)".to_owned(),
+                    ))
+                }
+                Met::Answer(Answer { status, .. }) => Err(ImdsError::Status {
+                    url: url.clone(),
+                    status,
+                }),
+                Met::Passing(reason) => Ok(ControlFlow::Continue(reason)),
+            }
+        });
+        ended.map_err(|error| match error {
+            WaitError::Deadline { last_reason, .. } => ImdsError::Silent {
+                url: url.clone(),
+                after: self.start.elapsed(),
+                last_reason,
+                token_withheld,
+            },
+            WaitError::Probe(error) => error,
+        })
+    }
+
+    fn ask_token(&mut self, withheld: &mut bool) -> Result<ControlFlow<String, String>, ImdsError> {
+        let url = self.url("api/token");
+        let met = http::put(
+            &self.agent,
+            &url,
+            ("X-aws-ec2-metadata-token-ttl-seconds", TOKEN_LIFE),
+        );
+        // A reply to PUT leaves the service with a small time to live, so that it dies on a second hop.
+        *withheld = matches!(met, Err(ureq::Error::Timeout(ureq::Timeout::RecvResponse)));
+        match judge(&url, met)? {
+            Met::Answer(Answer { status: 200, body }) => {
+                let token = String::from_utf8_lossy(&body).trim().to_owned();
+                self.token = Some(token.clone());
+                Ok(ControlFlow::Break(token))
+            }
+            Met::Answer(Answer { status, .. }) => Err(ImdsError::Status { url, status }),
+            Met::Passing(reason) => Ok(ControlFlow::Continue(reason)),
+        }
+    }
+}
+
+/// Sorts what a request met: 403 is final, 429, 5xx and trouble on the way may pass, the rest is an answer.
+fn judge(url: &str, met: Result<Answer, ureq::Error>) -> Result<Met, ImdsError> {
+    match met {
+        Ok(Answer { status: 403, .. }) => Err(ImdsError::Disabled { url: url.to_owned() }),
+        Ok(Answer {
+            status: status @ (429 | 500..),
+            ..
+        }) => Ok(Met::Passing(format!("it answers {status}"))),
+        Ok(answer) => Ok(Met::Answer(answer)),
+        Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Ok(Met::Passing("the connection is refused".to_owned()))
+        }
+        Err(error) => Ok(Met::Passing(error.to_string())),
+    }
+}
+
+/// The identity document's fields that a node needs; AWS documents them and adds others at will.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity {
+    account_id: String,
+    architecture: String,
+    availability_zone: String,
+    instance_id: String,
+    instance_type: String,
+    private_ip: std::net::Ipv4Addr,
+    region: String,
+}
+
+/// Partition and service domain by the region's name, where the service does not tell.
+fn partition_of(region: &str) -> (&'static str, &'static str) {
+    match region.split('-').next() {
+        Some("cn") => ("aws-cn", "amazonaws.com.cn"),
+        Some("us") if region.starts_with("us-gov-") => ("aws-us-gov", "amazonaws.com"),
+        _ => ("aws", "amazonaws.com"),
+    }
+}

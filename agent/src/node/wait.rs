@@ -1,0 +1,108 @@
+//! Owns waiting: until a deadline, with growing pauses, and with the reason why it was not ready yet.
+//! Touches the clock; no other module of the node sleeps.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::ControlFlow;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+/// How long to pause between two probes: doubling from the first pause to the longest, each shortened at
+/// random by up to a half, so that many nodes that boot at once do not ask in step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backoff {
+    /// Pause after the first probe.
+    pub(crate) first: Duration,
+    /// Longest pause.
+    pub(crate) longest: Duration,
+}
+
+impl Backoff {
+    /// For services on this machine: from 50 ms to 1 s.
+    pub(crate) const LOCAL: Self = Self {
+        first: Duration::from_millis(50),
+        longest: Duration::from_secs(1),
+    };
+}
+
+/// A wait came to a bad end.
+#[derive(Debug, Error)]
+pub(crate) enum WaitError<E> {
+    /// It was not ready at the deadline.
+    #[error("not ready after {:.1} s: {last_reason}", after.as_secs_f64())]
+    Deadline {
+        /// How long was waited.
+        after: Duration,
+        /// What the last probe said.
+        last_reason: String,
+    },
+    /// A probe found that waiting is of no use.
+    #[error(transparent)]
+    Probe(E),
+}
+
+/// Probes until it is ready (`Break`), hopeless (`Err`) or `deadline` has passed. It probes at least once.
+pub(crate) fn until<T, E>(
+    deadline: Duration,
+    backoff: Backoff,
+    mut probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
+) -> Result<T, WaitError<E>> {
+    let start = Instant::now();
+    let mut pause = backoff.first;
+    loop {
+        let last_reason = match probe().map_err(WaitError::Probe)? {
+            ControlFlow::Break(ready) => return Ok(ready),
+            ControlFlow::Continue(reason) => reason,
+        };
+        let left = deadline.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(WaitError::Deadline {
+                after: start.elapsed(),
+                last_reason,
+            });
+        }
+        thread::sleep(jitter(pause).min(left));
+        pause = (pause * 2).min(backoff.longest);
+    }
+}
+
+/// Between a half and all of `pause`.
+fn jitter(pause: Duration) -> Duration {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u8(0);
+    let share = u32::try_from(hasher.finish() % 512).unwrap_or(0);
+    pause / 2 + pause / 1024 * share
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    const QUICK: Backoff = Backoff {
+        first: Duration::from_millis(1),
+        longest: Duration::from_millis(5),
+    };
+
+    #[test]
+    fn the_deadline_carries_the_last_reason() {
+        let mut probes = 0;
+        let ended: Result<(), WaitError<Infallible>> = until(Duration::from_millis(30), QUICK, || {
+            probes += 1;
+            Ok(ControlFlow::Continue(format!("probe {probes} says no")))
+        });
+        let said = ended.unwrap_err().to_string();
+        assert!(said.contains(&format!("probe {probes} says no")), "{said}");
+        assert!(probes > 2);
+    }
+
+    #[test]
+    fn a_pause_is_never_longer_than_asked() {
+        for _ in 0..100 {
+            let pause = jitter(Duration::from_millis(100));
+            assert!((50..=100).contains(&pause.as_millis()), "{pause:?}");
+        }
+    }
+}
