@@ -125,16 +125,30 @@ pub struct ChangeSet(pub Vec<Change>);
 pub fn diff(desired: &DesiredState, observed: &Observed) -> ChangeSet {
     let files = file_changes(desired, observed);
     let mut changes = forget_and_stop(desired, observed, &files);
-    let reload = files
-        .iter()
-        .filter_map(Change::path)
-        .any(|path| path.starts_with("/etc/systemd/"));
-    changes.extend(files);
-    if reload {
+    let starts = start(desired, observed, &changes);
+    if definitions_change(desired, &files, &starts) {
+        changes.extend(files);
         changes.push(Change::ReloadDefinitions);
+    } else {
+        changes.extend(files);
     }
-    start(desired, observed, &mut changes);
+    changes.extend(starts);
     ChangeSet(changes)
+}
+
+/// Whether the service manager must read its definitions anew. Not only when one is written: a run may have died
+/// between writing and reading, so a unit that has one is never started without.
+fn definitions_change(desired: &DesiredState, files: &[Change], starts: &[Change]) -> bool {
+    let is_definition = |path: &str| path.starts_with("/etc/systemd/");
+    let has_definition = |unit| match desired.units.get(unit) {
+        Some(DesiredUnit::Running(Some(with))) => with.files.iter().any(|path| is_definition(path)),
+        _ => false,
+    };
+    files.iter().filter_map(Change::path).any(is_definition)
+        || starts.iter().any(|change| match change {
+            Change::Start { unit } | Change::Restart { unit } => has_definition(unit),
+            _ => false,
+        })
 }
 
 /// Before anything else changes: what no longer holds is forgotten, and what must not run is stopped.
@@ -172,7 +186,8 @@ fn forget_and_stop(desired: &DesiredState, observed: &Observed, files: &[Change]
 
 /// Consul and Docker side by side; Nomad when both answer: it looks for Consul and for Docker at its start, and
 /// again only after 15 and 30 seconds.
-fn start(desired: &DesiredState, observed: &Observed, changes: &mut Vec<Change>) {
+fn start(desired: &DesiredState, observed: &Observed, before: &[Change]) -> Vec<Change> {
+    let mut changes = Vec::new();
     let mut started = Vec::new();
     for (unit, wanted) in &desired.units {
         let unit = *unit;
@@ -186,12 +201,12 @@ fn start(desired: &DesiredState, observed: &Observed, changes: &mut Vec<Change>)
         let digest = with.as_ref().map(|with| &with.digest);
         let running = seen.is_some_and(runs);
         let stamped = seen.and_then(|seen| seen.started_with.as_ref());
-        let forgotten = changes.contains(&Change::Forget { unit });
+        let forgotten = before.contains(&Change::Forget { unit });
         if running && !forgotten && (digest.is_none() || digest == stamped) {
             continue;
         }
         if unit == Unit::Nomad {
-            finish(changes, &mut started);
+            finish(&mut changes, &mut started);
         }
         let restart = running && digest.is_some();
         changes.push(if restart {
@@ -201,7 +216,8 @@ fn start(desired: &DesiredState, observed: &Observed, changes: &mut Vec<Change>)
         });
         started.push((unit, digest));
     }
-    finish(changes, &mut started);
+    finish(&mut changes, &mut started);
+    changes
 }
 
 /// Waits for what was started, all of it, and stamps it.

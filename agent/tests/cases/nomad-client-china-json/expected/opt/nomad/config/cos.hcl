@@ -1,0 +1,48 @@
+datacenter = "cn-north-1b"
+region = "china"
+name = "i-0fedcba9876543210"
+data_dir = "/opt/nomad/data"
+bind_addr = "0.0.0.0"
+leave_on_interrupt = false
+leave_on_terminate = true
+
+advertise {
+  http = "192.0.2.20"
+  rpc = "192.0.2.20"
+  serf = "192.0.2.20"
+}
+
+client {
+  enabled = true
+  cni_path = "/opt/cni/bin"
+  cni_config_dir = "/opt/cni/config"
+
+  drain_on_shutdown {
+    deadline = "5m"
+  }
+}
+
+plugin "docker" {
+  config {
+    allow_privileged = false
+
+    auth {
+      config = "/etc/docker/config.json"
+    }
+
+    volumes {
+      enabled = true
+    }
+  }
+}
+
+consul {
+  address = "127.0.0.1:8500"
+}
+
+telemetry {
+  publish_allocation_metrics = true
+  publish_node_metrics = true
+  prometheus_metrics = true
+  disable_hostname = true
+}

@@ -1,0 +1,438 @@
+//! Killed after every change and run again, a node becomes what it should be; then nothing is left to change.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cos_agent::node::apply::{Executor, Ports, diff, observe};
+use cos_agent::node::config::{
+    self, ConsulConfig, NodeConfig, NodeSpec, NomadConfig, Registry, RetryJoin, Role,
+};
+use cos_agent::node::render::{self, CONSUL_CONFIGURATION, DesiredState, Version, Versions};
+use cos_agent::node::sources::{Document, InstanceFacts, Origin};
+use cos_agent::node::{Applied, Environment, Mode, NodeError, apply_spec};
+use proptest::prelude::*;
+
+use crate::machine::{Binaries, Machine};
+
+fn spec(document: &str) -> NodeSpec {
+    let document = Document {
+        origin: Origin::UserData,
+        bytes: document.into(),
+    };
+    config::resolve(&config::read(&document).unwrap(), &InstanceFacts::sample())
+}
+
+fn consul_server(expect: u32) -> NodeSpec {
+    spec(&format!(
+        "version: 1\nrole: consul-server\nconsul:\n  bootstrap_expect: {expect}\n  retry_join: [192.0.2.1]\n"
+    ))
+}
+
+fn nomad_server(expect: u32) -> NodeSpec {
+    spec(&format!(
+        "version: 1\nrole: nomad-server\nconsul: {{retry_join: [192.0.2.1]}}\nnomad: {{bootstrap_expect: {expect}}}\n"
+    ))
+}
+
+fn nomad_client(pool: &str) -> NodeSpec {
+    spec(&format!(
+        "version: 1\nrole: nomad-client\nconsul: {{retry_join: [192.0.2.1]}}\nnomad: {{node_pool: {pool}}}\n"
+    ))
+}
+
+fn apply(machine: &Machine, spec: &NodeSpec, binaries: &Binaries, mode: Mode) -> Result<Applied, NodeError> {
+    let environment = Environment {
+        files: &machine.files,
+        programs: binaries,
+        manager: Some(machine),
+        consul: machine,
+        deadline: Duration::from_secs(1),
+    };
+    apply_spec(spec, &environment, mode, |_| {})
+}
+
+/// Carries out the first `steps` changes and dies; tells whether that were all.
+fn die_after(machine: &Machine, spec: &NodeSpec, versions: Versions, steps: usize) -> bool {
+    let desired = render::render(spec, &versions).unwrap();
+    let changes = diff(
+        &desired,
+        &observe(&desired, &machine.files, Some(machine)).unwrap(),
+    );
+    let ports = Ports {
+        files: &machine.files,
+        manager: machine,
+        consul: machine,
+    };
+    let executor = Executor::new(ports, Duration::from_secs(1));
+    changes
+        .0
+        .iter()
+        .take(steps)
+        .for_each(|change| executor.execute(change).unwrap());
+    steps >= changes.0.len()
+}
+
+fn versions(nomad: (u32, u32, u32)) -> Versions {
+    Versions {
+        consul: Version::new(1, 21, 5),
+        nomad: Version::new(nomad.0, nomad.1, nomad.2),
+    }
+}
+
+/// Files are what they should be, and each unit runs with them and nothing else.
+fn assert_converged(machine: &Machine, desired: &DesiredState, story: &str) {
+    for (path, file) in &desired.files {
+        let content = machine.files.read(path).unwrap();
+        assert_eq!(
+            content.as_deref(),
+            file.as_ref().map(|file| file.content.as_slice()),
+            "{path} {story}"
+        );
+    }
+    for (unit, wanted) in &desired.units {
+        let seen = machine.units.borrow()[unit.name()].clone();
+        let running = matches!(wanted, render::DesiredUnit::Running(_));
+        assert_eq!(seen.enabled, running, "{unit:?} {story}");
+        let with = running.then(|| machine.would_run_with(unit.name()));
+        assert_eq!(
+            seen.runs_with, with,
+            "{unit:?} runs with other content than it should, {story}"
+        );
+        if let (render::DesiredUnit::Running(Some(with)), Some(content)) = (wanted, &seen.runs_with) {
+            let files = with.files.iter().map(|path| desired.files[path].as_ref());
+            let desired: Vec<_> = files.map(|file| file.map(|file| file.content.clone())).collect();
+            assert_eq!(*content, desired, "{unit:?} {story}");
+        }
+    }
+}
+
+/// What may happen between the death of one run and the next.
+#[derive(Debug, Clone, Copy)]
+enum Meanwhile {
+    Nothing,
+    UnitsCrash,
+    Reboot,
+}
+
+#[test]
+fn killed_after_every_change_the_next_run_converges() {
+    let old = versions((1, 7, 7));
+    let today = versions((1, 11, 0));
+    // From what, to what, and what is wanted after the death: the same, or what it was before.
+    let stories: Vec<(&str, Option<(NodeSpec, Versions)>, (NodeSpec, Versions))> = vec![
+        ("consul server from nothing", None, (consul_server(3), today)),
+        ("nomad server from nothing", None, (nomad_server(3), today)),
+        ("nomad client from nothing", None, (nomad_client("a"), today)),
+        (
+            "more servers",
+            Some((nomad_server(3), today)),
+            (nomad_server(5), today),
+        ),
+        (
+            "another pool",
+            Some((nomad_client("a"), today)),
+            (nomad_client("b"), today),
+        ),
+        (
+            "new version",
+            Some((nomad_client("a"), old)),
+            (nomad_client("a"), today),
+        ),
+        (
+            "client to server",
+            Some((nomad_client("a"), today)),
+            (nomad_server(3), today),
+        ),
+        (
+            "client to consul server",
+            Some((nomad_client("a"), today)),
+            (consul_server(3), today),
+        ),
+        (
+            "consul server to client",
+            Some((consul_server(3), today)),
+            (nomad_client("a"), today),
+        ),
+    ];
+    let mut deaths = 0;
+    for (story, before, (spec, now)) in &stories {
+        for meanwhile in [Meanwhile::Nothing, Meanwhile::UnitsCrash, Meanwhile::Reboot] {
+            for back in [false, true] {
+                // Going back needs something to go back to.
+                let Some((last, last_versions)) = (if back {
+                    before.clone()
+                } else {
+                    Some((spec.clone(), *now))
+                }) else {
+                    continue;
+                };
+                for steps in 0.. {
+                    let machine = Machine::new();
+                    if let Some((spec, versions)) = before {
+                        assert!(die_after(&machine, spec, *versions, usize::MAX));
+                    }
+                    let whole = die_after(&machine, spec, *now, steps);
+                    match meanwhile {
+                        Meanwhile::Nothing => {}
+                        Meanwhile::UnitsCrash => machine.crash_units(),
+                        Meanwhile::Reboot => machine.reboot(),
+                    }
+                    assert!(die_after(&machine, &last, last_versions, usize::MAX));
+                    let desired = render::render(&last, &last_versions).unwrap();
+                    let story = format!("({story}, died after {steps} changes, {meanwhile:?}, back: {back})");
+                    assert_converged(&machine, &desired, &story);
+                    let observed = observe(&desired, &machine.files, Some(&machine)).unwrap();
+                    assert!(diff(&desired, &observed).0.is_empty(), "{story}");
+                    deaths += 1;
+                    if whole {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(deaths > 300, "only {deaths} deaths were tried");
+}
+
+#[test]
+fn a_second_run_changes_nothing_and_restarts_nothing() {
+    let machine = Machine::new();
+    let spec = nomad_client("a");
+    let first = apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
+    assert!(!first.changes.0.is_empty());
+    let (state, log) = (machine.state(), machine.log.borrow().len());
+    let second = apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
+    assert!(second.changes.0.is_empty(), "{:?}", second.changes);
+    assert_eq!(machine.state(), state);
+    assert_eq!(machine.log.borrow().len(), log);
+}
+
+#[test]
+fn docker_and_consul_are_begun_before_nomad() {
+    let machine = Machine::new();
+    apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
+    let log = machine.log.borrow();
+    let starts: Vec<&str> = log
+        .iter()
+        .filter_map(|line| line.strip_prefix("start "))
+        .collect();
+    assert_eq!(starts, ["consul", "containerd", "docker", "nomad"]);
+}
+
+#[test]
+fn docker_that_runs_is_left_alone() {
+    let machine = Machine::new();
+    let spec = nomad_client("a");
+    apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
+    machine.reboot();
+    machine.log.borrow_mut().clear();
+    apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
+    assert!(
+        !machine.log.borrow().iter().any(|line| line.contains("docker")),
+        "{:?}",
+        machine.log
+    );
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let machine = Machine::new();
+    let before = machine.state();
+    let told = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::DryRun).unwrap();
+    assert!(!told.executed && !told.changes.0.is_empty());
+    assert_eq!(machine.state(), before);
+    let done = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
+    assert_eq!(done.changes, told.changes);
+}
+
+#[test]
+fn what_the_products_refuse_changes_nothing() {
+    let machine = Machine::new();
+    apply(&machine, &nomad_client("good"), &Binaries::TODAY, Mode::Execute).unwrap();
+    let before = machine.state();
+    let strict = Binaries {
+        refuses: Some("bad-pool"),
+        ..Binaries::TODAY
+    };
+    let error = apply(&machine, &nomad_client("bad-pool"), &strict, Mode::Execute).unwrap_err();
+    assert!(error.to_string().contains("Nomad refuses"), "{error}");
+    assert_eq!(error.exit_code(), 6);
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+fn an_operators_file_is_judged_together_with_ours() {
+    let machine = Machine::new();
+    machine
+        .files
+        .write_atomic("/opt/consul/config/zz.json", b"{\"typo\": 1}", 0o640)
+        .unwrap();
+    let strict = Binaries {
+        refuses: Some("typo"),
+        ..Binaries::TODAY
+    };
+    let error = apply(&machine, &nomad_client("a"), &strict, Mode::Execute).unwrap_err();
+    assert!(error.to_string().contains("Consul refuses"), "{error}");
+    assert_eq!(machine.files.read(CONSUL_CONFIGURATION).unwrap(), None);
+}
+
+#[test]
+fn an_edited_file_is_put_right_and_its_unit_restarted() {
+    let machine = Machine::new();
+    let spec = consul_server(3);
+    apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
+    // The unit may have read the edit by now: nobody knows.
+    machine
+        .files
+        .write_atomic(CONSUL_CONFIGURATION, b"{}", 0o640)
+        .unwrap();
+    machine.crash_units();
+    apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
+    let desired = render::render(&spec, &versions((1, 11, 0))).unwrap();
+    assert_converged(&machine, &desired, "after an edit");
+}
+
+#[test]
+fn a_new_binary_restarts_its_unit_only() {
+    let machine = Machine::new();
+    apply(&machine, &nomad_server(3), &Binaries::TODAY, Mode::Execute).unwrap();
+    machine.log.borrow_mut().clear();
+    let newer = Binaries {
+        nomad: "1.11.1",
+        ..Binaries::TODAY
+    };
+    apply(&machine, &nomad_server(3), &newer, Mode::Execute).unwrap();
+    assert_eq!(*machine.log.borrow(), ["restart nomad"]);
+}
+
+#[test]
+fn a_pool_on_a_nomad_that_has_none_is_refused_with_both_versions() {
+    let old = Binaries {
+        nomad: "1.5.6",
+        ..Binaries::TODAY
+    };
+    let error = apply(&Machine::new(), &nomad_client("a"), &old, Mode::Execute).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "nomad.node_pool needs Nomad 1.6.0, installed is 1.5.6"
+    );
+    assert_eq!(error.exit_code(), 2);
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9_-]{0,20}"
+}
+
+/// Texts with everything in them that quoting must survive.
+fn text() -> impl Strategy<Value = String> {
+    r#"[a-zA-Z0-9 ="\\:/_.@äé'#{}$%&\[\]-]{1,30}"#
+        .prop_filter("a template", |text| !text.contains("${") && !text.contains("%{"))
+}
+
+fn retry_join() -> impl Strategy<Value = RetryJoin> {
+    prop_oneof![
+        (text(), text()).prop_map(|(key, value)| RetryJoin::Tag { key, value }),
+        prop::collection::vec(any::<[u8; 4]>(), 1..4).prop_map(|addresses| {
+            RetryJoin::Addresses(
+                addresses
+                    .into_iter()
+                    .map(|address| std::net::Ipv4Addr::from(address).to_string())
+                    .collect(),
+            )
+        }),
+    ]
+}
+
+fn node_config() -> impl Strategy<Value = NodeConfig> {
+    let role = prop::sample::select(Role::ALL.to_vec());
+    let expect = prop::sample::select(vec![1_u32, 3, 5]);
+    let meta = prop::collection::btree_map("[a-z][a-z.-]{0,8}", text(), 0..4);
+    let names = (
+        prop::option::of(name()),
+        prop::option::of(name()),
+        prop::option::of(name()),
+    );
+    let recursors = prop::collection::vec(any::<[u8; 4]>().prop_map(|bytes| bytes.into()), 0..3);
+    (role, expect, retry_join(), meta, names, recursors, any::<bool>()).prop_map(
+        |(role, expect, retry_join, meta, (datacenter, region, pool), recursors, privileged)| {
+            let client = role == Role::NomadClient;
+            NodeConfig {
+                role,
+                datacenter: datacenter.clone(),
+                consul: ConsulConfig {
+                    datacenter,
+                    retry_join,
+                    bootstrap_expect: (role == Role::ConsulServer).then_some(expect),
+                    recursors,
+                },
+                nomad: NomadConfig {
+                    bootstrap_expect: (role == Role::NomadServer).then_some(expect),
+                    region: region.filter(|_| role.has_nomad()),
+                    node_pool: pool.filter(|_| client),
+                    meta: if client { meta } else { BTreeMap::new() },
+                },
+                registries: vec![Registry {
+                    account: None,
+                    region: Some("us-east-1".to_owned()),
+                }],
+                docker_privileged: client && privileged,
+            }
+        },
+    )
+}
+
+/// As Terraform's `jsonencode` would write it.
+fn to_json(config: &NodeConfig) -> serde_json::Value {
+    let retry_join = match &config.consul.retry_join {
+        RetryJoin::Tag { key, value } => serde_json::json!({"tag_key": key, "tag_value": value}),
+        RetryJoin::Addresses(addresses) => serde_json::json!(addresses),
+    };
+    let mut document = serde_json::json!({
+        "version": 1, "role": config.role, "datacenter": config.datacenter,
+        "consul": {
+            "datacenter": config.consul.datacenter, "retry_join": retry_join,
+            "bootstrap_expect": config.consul.bootstrap_expect, "recursors": config.consul.recursors,
+        },
+        "ecr": {"registries": [{"region": "us-east-1"}]},
+    });
+    if config.role.has_nomad() {
+        let nomad = &config.nomad;
+        document["nomad"] = serde_json::json!({
+            "bootstrap_expect": nomad.bootstrap_expect, "region": nomad.region, "node_pool": nomad.node_pool,
+        });
+        if config.role == Role::NomadClient {
+            document["nomad"]["meta"] = serde_json::json!(nomad.meta);
+            document["docker"] = serde_json::json!({"privileged": config.docker_privileged});
+        }
+    }
+    document
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn json_says_what_was_meant_and_rendering_repeats_itself(config in node_config()) {
+        let document = Document { origin: Origin::UserData, bytes: to_json(&config).to_string().into_bytes() };
+        prop_assert_eq!(&config::read(&document).unwrap(), &config);
+        let spec = config::resolve(&config, &InstanceFacts::sample());
+        let desired = render::render(&spec, &versions((1, 11, 0))).unwrap();
+        prop_assert_eq!(&desired, &render::render(&spec, &versions((1, 11, 0))).unwrap());
+        if let Some(Some(hcl)) = desired.files.get(render::NOMAD_CONFIGURATION) {
+            let read: serde_json::Value = hcl::from_slice(&hcl.content).unwrap();
+            for (key, value) in &config.nomad.meta {
+                prop_assert_eq!(read["client"]["meta"][key.as_str()].as_str(), Some(value.as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn after_an_apply_nothing_differs(config in node_config()) {
+        let machine = Machine::new();
+        let spec = config::resolve(&config, &InstanceFacts::sample());
+        let desired = render::render(&spec, &versions((1, 11, 0))).unwrap();
+        prop_assert!(die_after(&machine, &spec, versions((1, 11, 0)), usize::MAX));
+        let observed = observe(&desired, &machine.files, Some(&machine)).unwrap();
+        prop_assert!(diff(&desired, &observed).0.is_empty());
+    }
+}

@@ -1,0 +1,181 @@
+//! Health against agents that answer as Consul, Nomad and Docker do, well and unwell.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cos_agent::node::config::Role;
+use cos_agent::node::health::{Health, LocalApis, prove};
+use cos_agent::node::render::{Record, Version};
+
+use crate::server::{Request, Response, Server};
+
+const NAME: &str = "i-0123456789abcdef0";
+
+fn record(role: Role) -> Record {
+    Record {
+        version: 1,
+        role,
+        name: NAME.to_owned(),
+        datacenter: "leader".to_owned(),
+        consul_servers: (role == Role::ConsulServer).then_some(3),
+        nomad_servers: (role == Role::NomadServer).then_some(3),
+        consul: Version::new(1, 21, 5),
+        nomad: Version::new(1, 11, 0),
+    }
+}
+
+fn member(name: &str, role: &str, status: u8) -> serde_json::Value {
+    serde_json::json!({"Name": name, "Tags": {"role": role}, "Status": status})
+}
+
+fn consul(request: &Request) -> Response {
+    Response::new(
+        200,
+        match request.path.as_str() {
+            "/v1/agent/self" => {
+                format!(
+                    r#"{{"Config": {{"NodeName": "{NAME}", "Datacenter": "eu-central-1", "Server": true}}}}"#
+                )
+            }
+            "/v1/status/leader" => r#""192.0.2.1:8300""#.to_owned(),
+            "/v1/agent/members" => serde_json::json!([
+                member(NAME, "consul", 1),
+                member("i-2", "consul", 1),
+                member("i-3", "consul", 1),
+            ])
+            .to_string(),
+            other => panic!("{other}"),
+        },
+    )
+}
+
+fn nomad(request: &Request) -> Response {
+    Response::new(200, match request.path.as_str() {
+        "/v1/agent/health" => {
+            r#"{"client": {"ok": true, "message": "ok"}, "server": {"ok": true, "message": "ok"}}"#.to_owned()
+        }
+        "/v1/agent/self" => r#"{"stats": {"client": {"node_id": "n-1"}}, "config": {}, "member": {}}"#.to_owned(),
+        "/v1/node/n-1" => serde_json::json!({
+            "Status": "ready",
+            "Drivers": {"docker": {"Detected": true, "Healthy": true, "HealthDescription": "Healthy"}},
+        }).to_string(),
+        "/v1/agent/members" => serde_json::json!({"Members": [
+            {"Name": "a", "Status": "alive"}, {"Name": "b", "Status": "alive"}, {"Name": "c", "Status": "alive"},
+        ]}).to_string(),
+        other => panic!("{other}"),
+    })
+}
+
+/// Docker's socket, as far as `_ping` goes.
+fn docker(path: &Path, status: &'static str) {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 256];
+            let read = stream.read(&mut request).unwrap();
+            assert!(request[..read].starts_with(b"GET /_ping HTTP/1.0\r\n"));
+            write!(stream, "HTTP/1.0 {status}\r\nContent-Length: 2\r\n\r\nOK").unwrap();
+        }
+    });
+}
+
+fn reason(health: &Health, check: &str) -> (bool, String) {
+    let found = health
+        .checks
+        .iter()
+        .find(|outcome| outcome.check.to_string() == check)
+        .unwrap();
+    (found.healthy, found.reason.clone())
+}
+
+#[test]
+fn each_role_is_healthy_when_all_answer_well() {
+    let (consul, nomad) = (Server::start(consul), Server::start(nomad));
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    docker(&socket, "200 OK");
+    for (role, checks) in [
+        (Role::ConsulServer, 3),
+        (Role::NomadServer, 5),
+        (Role::NomadClient, 6),
+    ] {
+        let apis = LocalApis::new(&consul.url, &nomad.url, socket.clone());
+        let health = prove(&record(role), &apis, Duration::from_secs(5));
+        assert!(health.healthy, "{health:?}");
+        assert_eq!(health.checks.len(), checks);
+    }
+}
+
+#[test]
+fn each_failure_is_named_with_its_last_reason() {
+    let consul = Server::start(|request| match request.path.as_str() {
+        "/v1/status/leader" => Response::new(200, r#""""#),
+        "/v1/agent/members" => {
+            let members = [member(NAME, "node", 1), member("i-2", "consul", 4)];
+            Response::new(200, serde_json::json!(members).to_string())
+        }
+        _ => consul(request),
+    });
+    let nomad = Server::start(|request| match request.path.as_str() {
+        "/v1/agent/health" => Response::new(500, r#"{"client":{"ok":false,"message":"no known servers"}}"#),
+        "/v1/node/n-1" => Response::new(
+            200,
+            r#"{"Status": "ready", "Drivers": {"docker":
+            {"Detected": false, "Healthy": false, "HealthDescription": "Failed to connect to docker daemon"}}}"#,
+        ),
+        _ => nomad(request),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let start = Instant::now();
+    let apis = LocalApis::new(&consul.url, &nomad.url, socket.clone());
+    let health = prove(&record(Role::NomadClient), &apis, Duration::from_millis(300));
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "the checks wait side by side"
+    );
+    assert!(!health.healthy);
+    assert!(reason(&health, "consul-agent").0);
+    assert_eq!(
+        reason(&health, "consul-leader"),
+        (false, "the servers have no leader".to_owned())
+    );
+    assert_eq!(
+        reason(&health, "consul-members"),
+        (false, "0 servers are alive, 1 should be".to_owned())
+    );
+    assert!(
+        reason(&health, "nomad-agent").1.contains("no known servers"),
+        "{health:?}"
+    );
+    assert!(
+        reason(&health, "nomad-node")
+            .1
+            .contains("Failed to connect to docker daemon"),
+        "{health:?}"
+    );
+    assert!(
+        reason(&health, "docker")
+            .1
+            .contains("docker.sock does not answer"),
+        "{health:?}"
+    );
+}
+
+#[test]
+fn what_comes_late_is_waited_for() {
+    let mut asked = 0;
+    let consul = Server::start(move |request| {
+        asked += 1;
+        if asked < 6 {
+            Response::new(500, "No cluster leader")
+        } else {
+            consul(request)
+        }
+    });
+    let apis = LocalApis::new(&consul.url, "http://127.0.0.1:1", "/nonexistent".into());
+    let health = prove(&record(Role::ConsulServer), &apis, Duration::from_secs(10));
+    assert!(health.healthy, "{health:?}");
+}

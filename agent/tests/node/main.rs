@@ -1,0 +1,15 @@
+//! Tests of what the agent does on a node, against real files, real HTTP and a machine that is made of memory.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must end, with the place where it could not"
+)]
+
+mod cases;
+mod converge;
+mod health;
+mod imds;
+mod products;
+mod templates;
+
+mod machine;
+mod server;
