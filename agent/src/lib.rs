@@ -3,5 +3,8 @@
 
 pub mod builder;
 pub mod bundle;
+pub mod cli;
+pub mod error;
 pub mod host;
 pub mod node;
+pub mod output;

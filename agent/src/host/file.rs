@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -50,7 +50,11 @@ impl Files {
         match fs::read(&path) {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(FileError { action: "read", path, source }),
+            Err(source) => Err(FileError {
+                action: "read",
+                path,
+                source,
+            }),
         }
     }
 
@@ -60,8 +64,104 @@ impl Files {
         match fs::symlink_metadata(&path) {
             Ok(metadata) => Ok(Some(metadata.permissions().mode() & 0o7777)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(FileError { action: "look at", path, source }),
+            Err(source) => Err(FileError {
+                action: "look at",
+                path,
+                source,
+            }),
         }
+    }
+
+    /// User and group number of a file, directory or link; none if it does not exist.
+    pub fn owner(&self, path: impl AsRef<Path>) -> Result<Option<(u32, u32)>, FileError> {
+        let path = self.locate(path);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) => Ok(Some((metadata.uid(), metadata.gid()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError {
+                action: "look at",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// Gives a file, directory or link to a user and group; does nothing if they own it, so that only a
+    /// real change needs privileges.
+    pub fn set_owner(&self, path: impl AsRef<Path>, user: u32, group: u32) -> Result<(), FileError> {
+        if self.owner(&path)? == Some((user, group)) {
+            return Ok(());
+        }
+        let path = self.locate(path);
+        std::os::unix::fs::lchown(&path, Some(user), Some(group)).map_err(|source| FileError {
+            action: "change the owner of",
+            path,
+            source,
+        })
+    }
+
+    /// Names in a directory, sorted; none of them if it does not exist or is no directory.
+    pub fn entries(&self, path: impl AsRef<Path>) -> Result<Vec<String>, FileError> {
+        let path = self.locate(path);
+        let listed = fs::read_dir(&path).and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect()
+        });
+        match listed {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(Vec::new())
+            }
+            Err(source) => Err(FileError {
+                action: "list",
+                path,
+                source,
+            }),
+            Ok::<Vec<String>, _>(mut names) => {
+                names.sort();
+                Ok(names)
+            }
+        }
+    }
+
+    /// What a symbolic link points to; none if there is no link of that name.
+    pub fn link_target(&self, path: impl AsRef<Path>) -> Result<Option<String>, FileError> {
+        let path = self.locate(path);
+        match fs::read_link(&path) {
+            Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(source) => Err(FileError {
+                action: "read the link",
+                path,
+                source,
+            }),
+        }
+    }
+
+    /// Cuts an existing file to nothing in place, so that a program that has it open goes on writing to it.
+    pub fn truncate(&self, path: impl AsRef<Path>) -> Result<(), FileError> {
+        let path = self.locate(path);
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_len(0))
+            .map_err(|source| FileError {
+                action: "truncate",
+                path,
+                source,
+            })
     }
 
     /// Makes a directory and its parents; an existing one gets the mode.
@@ -69,7 +169,11 @@ impl Files {
         let path = self.locate(path);
         fs::create_dir_all(&path)
             .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(mode)))
-            .map_err(|source| FileError { action: "make directory", path, source })
+            .map_err(|source| FileError {
+                action: "make directory",
+                path,
+                source,
+            })
     }
 
     /// Writes a file so that a reader, or a crash, sees the old content or the new, never a mixture:
@@ -91,8 +195,12 @@ impl Files {
         let temporary = directory.join(format!(".{name}.cos-new"));
         let written = (|| {
             fs::create_dir_all(&directory)?;
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&temporary)?;
             file.set_permissions(Permissions::from_mode(mode))?;
             fill(&mut file)?;
             file.sync_all()?;
@@ -101,7 +209,11 @@ impl Files {
         })();
         written.map_err(|source| {
             let _ = fs::remove_file(&temporary);
-            FileError { action: "write", path, source }
+            FileError {
+                action: "write",
+                path,
+                source,
+            }
         })
     }
 
@@ -117,7 +229,11 @@ impl Files {
             std::os::unix::fs::symlink(target, &temporary)?;
             fs::rename(&temporary, &path)
         })();
-        linked.map_err(|source| FileError { action: "link", path, source })
+        linked.map_err(|source| FileError {
+            action: "link",
+            path,
+            source,
+        })
     }
 
     /// Removes a file, link or whole directory; it is no error if there is none.
@@ -130,7 +246,11 @@ impl Files {
         };
         match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(|source| FileError { action: "remove", path, source }),
+            other => other.map_err(|source| FileError {
+                action: "remove",
+                path,
+                source,
+            }),
         }
     }
 }

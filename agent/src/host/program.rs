@@ -34,7 +34,9 @@ impl Invocation {
 impl fmt::Display for Invocation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.program)?;
-        self.arguments.iter().try_for_each(|argument| write!(formatter, " {argument}"))
+        self.arguments
+            .iter()
+            .try_for_each(|argument| write!(formatter, " {argument}"))
     }
 }
 
@@ -90,7 +92,11 @@ pub trait Programs {
         if output.status == Some(0) {
             return Ok(output);
         }
-        let said = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
+        let said = if output.stderr.trim().is_empty() {
+            &output.stdout
+        } else {
+            &output.stderr
+        };
         let start = said.char_indices().rev().nth(2000).map_or(0, |(index, _)| index);
         Err(ProgramError::Failed {
             invocation: invocation.clone(),
@@ -106,7 +112,10 @@ pub struct RealPrograms;
 
 impl Programs for RealPrograms {
     fn run(&self, invocation: &Invocation) -> Result<Output, ProgramError> {
-        let start = |source| ProgramError::Start { invocation: invocation.clone(), source };
+        let start = |source| ProgramError::Start {
+            invocation: invocation.clone(),
+            source,
+        };
         let mut child = Command::new(&invocation.program)
             .args(&invocation.arguments)
             .stdin(Stdio::null())
@@ -118,9 +127,15 @@ impl Programs for RealPrograms {
         let stderr = collect(child.stderr.take());
         let status = wait(&mut child, invocation.deadline).map_err(start)?;
         let Some(status) = status else {
-            return Err(ProgramError::Deadline { invocation: invocation.clone() });
+            return Err(ProgramError::Deadline {
+                invocation: invocation.clone(),
+            });
         };
-        Ok(Output { status: status.code(), stdout: join(stdout), stderr: join(stderr) })
+        Ok(Output {
+            status: status.code(),
+            stdout: join(stdout),
+            stderr: join(stderr),
+        })
     }
 }
 
@@ -166,7 +181,10 @@ mod tests {
     fn a_program_past_its_deadline_is_killed() {
         let sleep = Invocation::new("sleep", ["30"], Duration::from_millis(50));
         let start = Instant::now();
-        assert!(matches!(RealPrograms.run(&sleep), Err(ProgramError::Deadline { .. })));
+        assert!(matches!(
+            RealPrograms.run(&sleep),
+            Err(ProgramError::Deadline { .. })
+        ));
         assert!(start.elapsed() < Duration::from_secs(5));
     }
 

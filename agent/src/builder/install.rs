@@ -1,0 +1,498 @@
+//! Owns `cos-agent install`: everything of a payload volume onto this machine, each byte checked on its way.
+//! Touches the machine's files, accounts, SELinux labels and packages; the volume is only read.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::accounts::make_users;
+use super::error::BuilderError;
+use super::extract::Wanted;
+use super::machine::Machine;
+use super::packet_filter;
+use super::payload::{Entry, Payload};
+use super::report::{InstallReport, Package, Phase};
+use crate::bundle::{BundleManifest, INSTALLED_MANIFEST};
+
+/// Entries that are unpacked at once. One more is being read, so that memory holds three archives at most:
+/// some 180 MB with today's releases.
+const WORKERS: usize = 2;
+
+/// Longest time to label the installed files.
+const RESTORECON_DEADLINE: Duration = Duration::from_mins(1);
+
+/// Installs the bundle of a payload volume whose digest is `bundle_sha256`.
+///
+/// Errors name the first wrong file or step; files written before it stay, the manifest is written last, so
+/// a machine without `/opt/cos/manifest.json` was never installed completely.
+pub fn install(
+    machine: &Machine<'_>,
+    device: &Path,
+    bundle_sha256: &str,
+) -> Result<InstallReport, BuilderError> {
+    let start = Instant::now();
+    let payload = Payload::open(device, bundle_sha256)?;
+    let mut report = InstallReport {
+        bundle_sha256: payload.header.bundle_sha256.clone(),
+        manifest_sha256: payload.header.manifest_sha256.clone(),
+        ..InstallReport::default()
+    };
+    machine
+        .files
+        .remove(INSTALLED_MANIFEST)
+        .map_err(BuilderError::file("begin a new installation"))?;
+    let kept = OnceLock::new();
+    let packet_filter = thread::scope(|scope| {
+        let mut filter = None;
+        let written = write_files(machine, payload, |manifest, bytes| {
+            report.phases.push(Phase::since("read-manifest", start));
+            let (manifest, _) = kept.get_or_init(|| (manifest, bytes));
+            check_paths(manifest)?;
+            if manifest.components.contains_key("docker") {
+                filter = Some(scope.spawn(|| {
+                    let start = Instant::now();
+                    packet_filter::ensure(machine)
+                        .map(|packages| (packages, Phase::since("packet-filter", start)))
+                }));
+            }
+            let start = Instant::now();
+            report.users = make_users(machine, &manifest.users)?;
+            report.directories = make_directories(machine, manifest)?;
+            report.phases.push(Phase::since("users-and-directories", start));
+            Ok(manifest)
+        })?;
+        (report.files, report.bytes) = written;
+        report.phases.push(Phase::since("read-check-write", start));
+        filter.map_or(Ok(None), |filter| join(filter).map(Some))
+    })?;
+    let Some((manifest, bytes)) = kept.get() else {
+        return Ok(report);
+    };
+    if let Some((packages, phase)) = packet_filter {
+        report.packages = packages;
+        report.phases.push(phase);
+    }
+    let finish = Instant::now();
+    for link in &manifest.links {
+        machine
+            .files
+            .link(&link.path, &link.target)
+            .map_err(BuilderError::file("install a link"))?;
+    }
+    report.links = manifest.links.len();
+    machine
+        .files
+        .write_atomic(INSTALLED_MANIFEST, bytes, 0o644)
+        .map_err(BuilderError::file("install the manifest"))?;
+    restore_labels(machine, manifest)?;
+    report.phases.push(Phase::since("links-and-labels", finish));
+    report.phases.push(Phase::since("total", start));
+    Ok(report)
+}
+
+type Filter = Result<(Vec<Package>, Phase), BuilderError>;
+
+fn join(filter: thread::ScopedJoinHandle<'_, Filter>) -> Filter {
+    // A panic in the thread goes on here instead of being taken for a result.
+    filter
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Reads the volume on this thread and writes files on others; returns count and bytes of the files.
+fn write_files<'m>(
+    machine: &Machine<'_>,
+    payload: Payload,
+    begin: impl FnOnce(BundleManifest, Vec<u8>) -> Result<&'m BundleManifest, BuilderError>,
+) -> Result<(usize, u64), BuilderError> {
+    let wanted = OnceLock::new();
+    let missing: RefCell<BTreeSet<&str>> = RefCell::default();
+    let (sender, receiver) = mpsc::sync_channel::<Entry>(0);
+    let receiver = Mutex::new(Some(receiver));
+    let (read, written) = thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|_| scope.spawn(|| work(machine, &receiver, &wanted)))
+            .collect();
+        let read = payload.read(
+            |manifest, bytes| {
+                let manifest = begin(manifest, bytes)?;
+                let sorted = Wanted::new(manifest)?;
+                missing.borrow_mut().extend(sorted.names());
+                let _ = wanted.set(sorted);
+                Ok(manifest)
+            },
+            |entry| {
+                if !missing.borrow_mut().remove(entry.name.as_str()) {
+                    return Err(BuilderError::Unexpected { entry: entry.name });
+                }
+                // A send fails once a worker has failed: its error says why.
+                Ok(sender.send(entry).is_ok())
+            },
+        );
+        drop(sender);
+        let join = |worker: thread::ScopedJoinHandle<'_, _>| {
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        (
+            read,
+            workers
+                .into_iter()
+                .map(join)
+                .collect::<Vec<Result<(usize, u64), BuilderError>>>(),
+        )
+    });
+    // A worker's error names the file; the reader's may be only that its workers are gone.
+    let mut total = (0, 0);
+    for result in written {
+        let (files, bytes) = result?;
+        total = (total.0 + files, total.1 + bytes);
+    }
+    read?;
+    match missing.into_inner().first() {
+        None => Ok(total),
+        Some(entry) => {
+            let container = "the bundle".to_owned();
+            Err(BuilderError::Missing {
+                what: (*entry).to_owned(),
+                container,
+            })
+        }
+    }
+}
+
+/// Takes entries until there are no more, or until one fails; then nobody takes any.
+fn work(
+    machine: &Machine<'_>,
+    receiver: &Mutex<Option<Receiver<Entry>>>,
+    wanted: &OnceLock<Wanted<'_>>,
+) -> Result<(usize, u64), BuilderError> {
+    let mut total = (0, 0);
+    loop {
+        let entry = {
+            let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+            receiver.as_ref().and_then(|receiver| receiver.recv().ok())
+        };
+        let (Some(entry), Some(wanted)) = (entry, wanted.get()) else {
+            return Ok(total);
+        };
+        match wanted.install(machine.files, &entry) {
+            Ok((files, bytes)) => total = (total.0 + files, total.1 + bytes),
+            Err(error) => {
+                // Not while another worker waits for an entry with the lock held: that one gets an entry,
+                // or the end, first.
+                receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Absolute paths without `..`: everything lands below the root.
+fn check_paths(manifest: &BundleManifest) -> Result<(), BuilderError> {
+    let directories = manifest.directories.iter().map(|directory| &directory.path);
+    let files = manifest.files.iter().map(|file| &file.path);
+    let links = manifest.links.iter().map(|link| &link.path);
+    for path in directories.chain(files).chain(links) {
+        if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+            return Err(BuilderError::Differs {
+                what: "a path in the manifest".to_owned(),
+                expected: "an absolute path without `..`".to_owned(),
+                found: path.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn make_directories(machine: &Machine<'_>, manifest: &BundleManifest) -> Result<usize, BuilderError> {
+    let accounts = machine.accounts()?;
+    for directory in &manifest.directories {
+        let step = "make a directory";
+        let (user, group) = accounts
+            .find(&directory.owner)
+            .ok_or_else(|| BuilderError::Step {
+                step: format!("{step}, {}", directory.path),
+                reason: format!("there is no user {} with a group of that name", directory.owner),
+            })?;
+        machine
+            .files
+            .make_directory(&directory.path, directory.mode)
+            .map_err(BuilderError::file(step))?;
+        machine
+            .files
+            .set_owner(&directory.path, user, group)
+            .map_err(BuilderError::file(step))?;
+    }
+    Ok(manifest.directories.len())
+}
+
+/// Gives the installed files the labels of the machine's SELinux policy, if it has one: a unit file or a
+/// program with the label of the folder it was written in first may be refused at boot.
+fn restore_labels(machine: &Machine<'_>, manifest: &BundleManifest) -> Result<(), BuilderError> {
+    let Some(restorecon) = machine.find_program("restorecon") else {
+        return Ok(());
+    };
+    let directories = manifest
+        .directories
+        .iter()
+        .map(|directory| directory.path.as_str());
+    let files = manifest.files.iter().map(|file| file.path.as_str());
+    let links = manifest.links.iter().map(|link| link.path.as_str());
+    let arguments: Vec<&str> = ["-F", INSTALLED_MANIFEST]
+        .into_iter()
+        .chain(directories)
+        .chain(files)
+        .chain(links)
+        .collect();
+    machine
+        .check(&restorecon, &arguments, RESTORECON_DEADLINE)
+        .map(|_| ())
+        .map_err(BuilderError::program(
+            "restore the SELinux labels of the installed files",
+        ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{Sample, Tree, sample, sample_changed};
+    use super::*;
+    use crate::error::{AgentError, Exit};
+
+    fn run(tree: &Tree, sample: &Sample) -> Result<InstallReport, BuilderError> {
+        install(&tree.machine(), &sample.device(), &sample.header.bundle_sha256)
+    }
+
+    /// The text of the failure, which must have exit code 4, and the tree after it.
+    fn refused(sample: &Sample) -> (String, Tree) {
+        let tree = Tree::new();
+        let error = AgentError::from(run(&tree, sample).unwrap_err());
+        assert_eq!(error.exit(), Exit::Verification, "{error}");
+        assert_eq!(
+            tree.files.read(INSTALLED_MANIFEST).unwrap(),
+            None,
+            "it counts as not installed"
+        );
+        (crate::error::chain(&error), tree)
+    }
+
+    #[test]
+    fn everything_is_installed_as_the_manifest_says() {
+        let (tree, sample) = (Tree::new(), sample());
+        let report = run(&tree, &sample).unwrap();
+        assert_eq!(report.files, sample.manifest.files.len());
+        assert_eq!(
+            report.bytes,
+            sample.manifest.files.iter().map(|file| file.size).sum::<u64>()
+        );
+        assert_eq!(report.users, ["nomad"]);
+        let names: Vec<&str> = report
+            .packages
+            .iter()
+            .map(|package| package.name.as_str())
+            .collect();
+        assert_eq!(
+            names,
+            ["iptables.amd64", "libnetfilter.amd64"],
+            "only what came, not what was there"
+        );
+        for file in &sample.manifest.files {
+            let content = tree.files.read(&file.path).unwrap().unwrap();
+            assert_eq!(
+                super::super::digest::sha256(&content),
+                file.sha256,
+                "{}",
+                file.path
+            );
+            assert_eq!(tree.files.mode(&file.path).unwrap(), Some(file.mode));
+        }
+        assert_eq!(
+            tree.files.link_target("/usr/local/bin/nomad").unwrap().unwrap(),
+            "/opt/nomad/bin/nomad"
+        );
+        assert_eq!(tree.files.mode("/opt/nomad/data").unwrap(), Some(0o700));
+        let again = run(&tree, &sample).unwrap();
+        assert!(
+            again.users.is_empty() && again.packages.is_empty(),
+            "a second run has nothing to add"
+        );
+    }
+
+    #[test]
+    fn a_wrong_byte_in_an_archive_names_it_and_both_digests() {
+        for entry in ["archives/nomad.zip", "archives/docker.tgz"] {
+            let sample = sample();
+            let (place, length) = sample.place(entry);
+            for place in [place, place + length / 2, place + length - 1] {
+                sample.flip(place);
+                let (message, tree) = refused(&sample);
+                let archive = sample
+                    .manifest
+                    .components
+                    .values()
+                    .filter_map(|component| component.archive.as_ref());
+                let archive = archive
+                    .into_iter()
+                    .find(|archive| archive.entry == entry)
+                    .unwrap();
+                assert!(
+                    message.contains(entry) && message.contains(&archive.sha256),
+                    "{message}"
+                );
+                let member = if entry.ends_with("zip") {
+                    "/opt/nomad/bin"
+                } else {
+                    "/opt/docker/bin"
+                };
+                assert!(
+                    tree.files.entries(member).unwrap().is_empty(),
+                    "nothing of a wrong archive is kept"
+                );
+                sample.flip(place);
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_byte_in_an_own_file_names_it_and_leaves_no_half() {
+        let sample = sample();
+        let (place, length) = sample.place("files/cos-agent");
+        sample.flip(place + length - 1);
+        let (message, tree) = refused(&sample);
+        let agent = &sample.manifest.files[1];
+        assert!(
+            message.contains("/opt/cos/bin/cos-agent") && message.contains(&agent.sha256),
+            "{message}"
+        );
+        assert!(tree.files.entries("/opt/cos/bin").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_member_that_is_not_the_manifests_is_refused_though_its_archive_is_right() {
+        for index in [2, 4] {
+            let sample = sample_changed(|manifest| manifest.files[index].sha256 = "0".repeat(64));
+            let path = &sample.manifest.files[index].path;
+            let (message, tree) = refused(&sample);
+            assert!(
+                message.contains(path) && message.contains(&"0".repeat(64)),
+                "{message}"
+            );
+            assert_eq!(tree.files.read(path).unwrap(), None);
+            let directory = Path::new(path).parent().unwrap().to_str().unwrap();
+            let left = tree.files.entries(directory).unwrap();
+            assert!(!left.iter().any(|name| name.ends_with(".cos-new")), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn the_old_content_of_a_file_survives_a_wrong_one() {
+        let (tree, sample) = (Tree::new(), sample());
+        tree.files
+            .write_atomic("/opt/nomad/bin/nomad", b"old", 0o755)
+            .unwrap();
+        let (place, length) = sample.place("archives/nomad.zip");
+        sample.flip(place + length / 2);
+        run(&tree, &sample).unwrap_err();
+        assert_eq!(tree.files.read("/opt/nomad/bin/nomad").unwrap().unwrap(), b"old");
+    }
+
+    #[test]
+    fn any_flipped_byte_of_the_payload_is_refused() {
+        let sample = sample();
+        let offset = usize::try_from(crate::bundle::PAYLOAD_BUNDLE_OFFSET).unwrap();
+        let end = offset + usize::try_from(sample.header.bundle_size).unwrap();
+        let line = sample
+            .volume()
+            .iter()
+            .skip(14)
+            .position(|byte| *byte == b'\n')
+            .unwrap()
+            + 14;
+        // Magic, header (each tenth byte), its end, zeros, tar headers and padding, manifest, end of the tar.
+        let mut places: Vec<usize> = (0..line)
+            .step_by(10)
+            .chain([line, line + 1, offset - 1])
+            .collect();
+        for (_, place, length) in &sample.entries {
+            places.extend([place - 512, place - 400, place - 1, *place, place + length / 3]);
+            let padding = length.next_multiple_of(512) - length;
+            places.extend((padding > 0).then_some(place + length));
+        }
+        places.extend([end - 1024, end - 1]);
+        let clean = sample.volume();
+        for place in places {
+            sample.flip(place);
+            let (message, _) = refused(&sample);
+            assert!(message.starts_with("error: "), "{message}");
+            std::fs::write(sample.device(), &clean).unwrap();
+        }
+        run(&Tree::new(), &sample).unwrap();
+    }
+
+    #[test]
+    fn another_bundle_a_short_volume_and_a_bad_manifest_are_refused() {
+        let sample = sample();
+        let error = install(&Tree::new().machine(), &sample.device(), &"1".repeat(64)).unwrap_err();
+        assert!(error.to_string().contains(&"1".repeat(64)), "{error}");
+
+        let short = &sample.volume()[..700_000];
+        std::fs::write(sample.device(), short).unwrap();
+        assert!(run(&Tree::new(), &sample).is_err());
+
+        let (message, _) = refused(&sample_changed(|manifest| {
+            manifest.links[0].path = "/opt/../etc/x".to_owned();
+        }));
+        assert!(message.contains("/opt/../etc/x"), "{message}");
+        let (message, _) = refused(&sample_changed(|manifest| manifest.arch = "sparc".to_owned()));
+        assert!(message.contains("sparc"), "{message}");
+        let (message, _) = refused(&sample_changed(|manifest| {
+            manifest.files[2].source = crate::bundle::Source::Member {
+                component: "docker".to_owned(),
+                member: "docker/none".to_owned(),
+            };
+        }));
+        assert!(message.contains("docker/none"), "{message}");
+        let (message, _) = refused(&sample_changed(|manifest| {
+            manifest.files.remove(0);
+        }));
+        assert!(message.contains("files/nomad.service"), "{message}");
+        let (message, _) = refused(&sample_changed(|manifest| {
+            manifest.files[0].source = crate::bundle::Source::Entry("files/none".to_owned());
+        }));
+        assert!(message.contains("files/nomad.service"), "{message}");
+    }
+
+    #[test]
+    fn without_a_packet_filter_the_reason_is_told() {
+        let mut tree = Tree::new();
+        tree.programs.refuse = Some("env");
+        let error = AgentError::from(run(&tree, &sample()).unwrap_err());
+        assert_eq!(error.exit(), Exit::Step);
+        assert!(crate::error::chain(&error).contains("packet filter"), "{error}");
+        assert!(error.hint().unwrap().contains("gateway endpoint"));
+
+        let tree = Tree::new();
+        tree.files.remove("/usr/sbin/apt-get").unwrap();
+        let error = run(&tree, &sample()).unwrap_err();
+        assert!(error.to_string().contains("none of dnf, yum, apt-get"), "{error}");
+        let without = sample_changed(|manifest| {
+            manifest.components.get_mut("docker").unwrap().version = "0".to_owned();
+        });
+        tree.files.write_atomic("/usr/sbin/iptables", b"", 0o755).unwrap();
+        run(&tree, &without).unwrap();
+    }
+
+    #[test]
+    fn a_user_that_cannot_be_made_is_a_failed_step() {
+        let mut tree = Tree::new();
+        tree.programs.refuse = Some("useradd");
+        let error = AgentError::from(run(&tree, &sample()).unwrap_err());
+        assert_eq!(error.exit(), Exit::Step);
+        assert!(crate::error::chain(&error).contains("make the user nomad"));
+    }
+}

@@ -1,0 +1,266 @@
+//! Owns the command line: what can be asked, in which words, and how results are shown.
+//! Touches standard output and error; each command calls one room.
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::builder::{self, Booted, BuilderError, Check, InstallReport, Machine, SealReport, VerifyReport};
+use crate::error::AgentError;
+use crate::host::{Files, RealPrograms};
+use crate::node::cli::{ApplyArguments, CheckArguments, HealthArguments};
+use crate::output;
+
+/// Installs, verifies and seals a COS image; configures, proves and drains a COS node.
+#[derive(Debug, Parser)]
+#[command(name = "cos-agent", version, propagate_version = false)]
+#[command(
+    after_help = "Exit codes: 0 done, 2 wrong usage or configuration, 4 verification failed, \
+    6 a step failed, 7 boot test failed."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Install the bundle of a payload volume, each byte checked on its way.
+    #[command(
+        after_help = "Example: cos-agent install --payload /dev/nvme1n1 --bundle-sha256 \
+        9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --json"
+    )]
+    Install(InstallArguments),
+    /// Check every installed file against the manifest; with --booted also that this machine is a new one.
+    #[command(after_help = "Example: cos-agent verify --manifest-sha256 \
+        9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --booted --sealed-identity \"$REPORT\"")]
+    Verify(VerifyArguments),
+    /// Remove everything that identifies this machine, as the last command of a bake; print its identity.
+    #[command(after_help = "Example: cos-agent seal\n\n\
+        The machine is good for nothing but an image afterwards. Sealing again changes nothing.")]
+    Seal(SealArguments),
+    /// Make this instance the node that its configuration describes: files, units, services.
+    #[command(after_help = "Example: cos-agent apply --dry-run\n\n\
+        Called by user-data; running it again changes only what is not as it should be.")]
+    Apply(ApplyArguments),
+    /// Check node configurations without an instance.
+    #[command(after_help = "Example: cos-agent check node.yaml")]
+    Check(CheckArguments),
+    /// Prove that this node does its work: members, leaders, drivers.
+    #[command(after_help = "Example: cos-agent health --deadline 120s")]
+    Health(HealthArguments),
+    /// Print the version and the architecture.
+    #[command(after_help = "Example: cos-agent version")]
+    Version,
+}
+
+/// Arguments of `install`.
+#[derive(Debug, Args)]
+pub struct InstallArguments {
+    /// Payload volume, or a file with the same bytes.
+    #[arg(long, value_name = "DEVICE")]
+    pub payload: PathBuf,
+    /// SHA-256 of the bundle on the volume.
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
+    pub bundle_sha256: String,
+    /// Where and how.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// SHA-256 of the manifest, at /opt/cos/manifest.json.
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
+    pub manifest_sha256: String,
+    /// Also make the boot test's checks: new identity, no traces of the builder, docker works.
+    #[arg(long, requires = "sealed_identity")]
+    pub booted: bool,
+    /// What `cos-agent seal` printed on the builder.
+    #[arg(long, value_name = "JSON", requires = "booted")]
+    pub sealed_identity: Option<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `seal`.
+#[derive(Debug, Args)]
+pub struct SealArguments {
+    /// Where the machine's files are.
+    #[arg(long, value_name = "FOLDER", default_value = "/")]
+    pub root: PathBuf,
+    /// Print JSON. Always so; the option is there because the other commands have it.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments that several commands share.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Where the machine's files are.
+    #[arg(long, value_name = "FOLDER", default_value = "/")]
+    pub root: PathBuf,
+    /// Print the report as one line of JSON on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn sha256(text: &str) -> Result<String, String> {
+    let text = text.trim().to_ascii_lowercase();
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(text)
+    } else {
+        Err("a SHA-256 has 64 hexadecimal digits".to_owned())
+    }
+}
+
+impl Command {
+    /// Does what was asked.
+    pub fn run(self) -> Result<(), AgentError> {
+        match self {
+            Self::Install(arguments) => Ok(install(&arguments)?),
+            Self::Verify(arguments) => Ok(verify(&arguments)?),
+            Self::Seal(arguments) => Ok(seal(&arguments)?),
+            Self::Apply(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Check(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Version => {
+                output::data(&format!(
+                    "cos-agent {} {}",
+                    env!("CARGO_PKG_VERSION"),
+                    std::env::consts::ARCH
+                ));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn install(arguments: &InstallArguments) -> Result<(), BuilderError> {
+    let files = Files::new(&arguments.common.root);
+    let machine = Machine {
+        files: &files,
+        programs: &RealPrograms,
+    };
+    let report = builder::install(&machine, &arguments.payload, &arguments.bundle_sha256)?;
+    say_installed(&report);
+    if arguments.common.json {
+        output::json(&report);
+    }
+    Ok(())
+}
+
+fn say_installed(report: &InstallReport) {
+    for phase in &report.phases {
+        output::talk(&format!("{:24} {:8.3} s", phase.name, phase.seconds));
+    }
+    for package in &report.packages {
+        output::talk(&format!(
+            "installed {} {} from the base's repositories",
+            package.name, package.version
+        ));
+    }
+    output::talk(&format!(
+        "installed {} files ({} bytes), {} links; manifest {}",
+        report.files, report.bytes, report.links, report.manifest_sha256
+    ));
+}
+
+fn verify(arguments: &VerifyArguments) -> Result<(), BuilderError> {
+    let files = Files::new(&arguments.common.root);
+    let machine = Machine {
+        files: &files,
+        programs: &RealPrograms,
+    };
+    let booted = match arguments.sealed_identity.as_deref().filter(|_| arguments.booted) {
+        Some(json) => {
+            let sealed: SealReport = serde_json::from_str(json).map_err(BuilderError::SealedIdentity)?;
+            Some(Booted { sealed })
+        }
+        None => None,
+    };
+    let report = builder::verify(&machine, &arguments.manifest_sha256, booted.as_ref())?;
+    if arguments.common.json {
+        output::json(&report);
+    }
+    say_verified(&report)
+}
+
+fn say_verified(report: &VerifyReport) -> Result<(), BuilderError> {
+    let failed: Vec<&Check> = report.failed().collect();
+    for check in &failed {
+        output::talk(&format!(
+            "failed: {}\n  expected: {}\n  found:    {}",
+            check.name, check.expected, check.found
+        ));
+    }
+    let total = report.checks.len();
+    output::talk(&format!(
+        "{} of {total} checks passed in {:.3} s",
+        total - failed.len(),
+        report.seconds
+    ));
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let failed = failed.iter().map(|check| check.name.clone()).collect();
+    Err(BuilderError::Checks {
+        failed,
+        total,
+        booted: report.booted,
+    })
+}
+
+fn seal(arguments: &SealArguments) -> Result<(), BuilderError> {
+    let files = Files::new(&arguments.root);
+    let machine = Machine {
+        files: &files,
+        programs: &RealPrograms,
+    };
+    let report = builder::seal(&machine)?;
+    output::talk(&format!(
+        "sealed: {} traces removed in {:.3} s",
+        report.removed, report.seconds
+    ));
+    for path in &report.kept {
+        output::talk(&format!("kept until shutdown, for the running command: {path}"));
+    }
+    output::json(&report);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_help_and_an_example() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            let after = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                after.contains(&format!("Example: cos-agent {}", command.get_name())),
+                "{}",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn a_digest_must_be_one() {
+        assert!(sha256(&"aB".repeat(32)).unwrap().starts_with("abab"));
+        assert!(sha256("abc").is_err());
+        assert!(sha256(&"g".repeat(64)).is_err());
+    }
+}
