@@ -450,11 +450,9 @@ impl Cloud for FakeCloud {
     }
 
     async fn may_launch(&self, spec: &LaunchSpec) -> Result<(), CloudError> {
-        self.world(
-            "ec2:RunInstances",
-            format!("{} (DryRun)", spec.image),
-            |world| world.launchable(spec).map(drop),
-        )
+        self.world("ec2:RunInstances", format!("{} (DryRun)", spec.image), |world| {
+            world.launchable(spec).map(drop)
+        })
         .await
     }
 
@@ -485,11 +483,9 @@ impl Cloud for FakeCloud {
     }
 
     async fn put_block(&self, id: &SnapshotId, index: u32, data: Vec<u8>) -> Result<(), CloudError> {
-        self.world(
-            "ebs:PutSnapshotBlock",
-            format!("{id} block {index}"),
-            |world| world.put_block(id, index, data),
-        )
+        self.world("ebs:PutSnapshotBlock", format!("{id} block {index}"), |world| {
+            world.put_block(id, index, data)
+        })
         .await
     }
 
