@@ -79,7 +79,8 @@ fn a_rejected_case_tells_exactly_these_faults() {
     for folder in folders(true) {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         let faults = config::read(&document(&folder)).expect_err(&name);
-        let told: String = faults.0.iter().map(|fault| format!("{fault}\n")).collect();
+        let told: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
+        let told = told.join("\n") + "\n";
         let expected = folder.join("expected-error.txt");
         if updating() {
             fs::write(&expected, &told).unwrap();

@@ -106,6 +106,9 @@ fn assert_converged(machine: &Machine, desired: &DesiredState, story: &str) {
     }
 }
 
+/// What a node should be, and what is installed on it.
+type Wanted = (NodeSpec, Versions);
+
 /// What may happen between the death of one run and the next.
 #[derive(Debug, Clone, Copy)]
 enum Meanwhile {
@@ -119,7 +122,7 @@ fn killed_after_every_change_the_next_run_converges() {
     let old = versions((1, 7, 7));
     let today = versions((1, 11, 0));
     // From what, to what, and what is wanted after the death: the same, or what it was before.
-    let stories: Vec<(&str, Option<(NodeSpec, Versions)>, (NodeSpec, Versions))> = vec![
+    let stories: Vec<(&str, Option<Wanted>, Wanted)> = vec![
         ("consul server from nothing", None, (consul_server(3), today)),
         ("nomad server from nothing", None, (nomad_server(3), today)),
         ("nomad client from nothing", None, (nomad_client("a"), today)),
@@ -352,7 +355,7 @@ fn node_config() -> impl Strategy<Value = NodeConfig> {
         prop::option::of(name()),
         prop::option::of(name()),
     );
-    let recursors = prop::collection::vec(any::<[u8; 4]>().prop_map(|bytes| bytes.into()), 0..3);
+    let recursors = prop::collection::vec(any::<[u8; 4]>().prop_map(std::net::IpAddr::from), 0..3);
     (role, expect, retry_join(), meta, names, recursors, any::<bool>()).prop_map(
         |(role, expect, retry_join, meta, (datacenter, region, pool), recursors, privileged)| {
             let client = role == Role::NomadClient;

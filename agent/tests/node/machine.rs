@@ -16,6 +16,9 @@ pub(crate) struct Unit {
     pub(crate) runs_with: Option<Vec<Option<Vec<u8>>>>,
 }
 
+/// Content and mode of each file, and each unit.
+type State = (BTreeMap<String, (Vec<u8>, u32)>, BTreeMap<String, Unit>);
+
 pub(crate) struct Machine {
     pub(crate) files: Files,
     pub(crate) units: RefCell<BTreeMap<String, Unit>>,
@@ -28,7 +31,14 @@ pub(crate) struct Machine {
 impl Machine {
     /// A machine as an image leaves it: groups and units are there, nothing is configured.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        // Thousands of files are synced here: memory does it at once.
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() {
+            tempfile::tempdir_in(memory)
+        } else {
+            tempfile::tempdir()
+        }
+        .unwrap();
         let files = Files::new(folder.path());
         // A test may give a file to its own group only.
         let group = nix::unistd::getgid();
@@ -79,7 +89,7 @@ impl Machine {
     }
 
     /// Files of the machine with their modes, without those of tests, and units: all that an apply may change.
-    pub(crate) fn state(&self) -> (BTreeMap<String, (Vec<u8>, u32)>, BTreeMap<String, Unit>) {
+    pub(crate) fn state(&self) -> State {
         let mut files = BTreeMap::new();
         let mut folders = vec![self.folder.path().to_owned()];
         while let Some(folder) = folders.pop() {
@@ -97,10 +107,9 @@ impl Machine {
         (files, self.units.borrow().clone())
     }
 
-    fn act(&self, what: &str, unit: &str, act: impl FnOnce(&mut Unit)) -> Result<(), ProgramError> {
+    fn act(&self, what: &str, unit: &str, act: impl FnOnce(&mut Unit)) {
         self.log.borrow_mut().push(format!("{what} {unit}"));
         act(self.units.borrow_mut().get_mut(unit).unwrap());
-        Ok(())
     }
 }
 
@@ -111,11 +120,13 @@ impl ServiceManager for Machine {
     }
 
     fn enable(&self, service: &str) -> Result<(), ProgramError> {
-        self.act("enable", service, |unit| unit.enabled = true)
+        self.act("enable", service, |unit| unit.enabled = true);
+        Ok(())
     }
 
     fn disable(&self, service: &str) -> Result<(), ProgramError> {
-        self.act("disable", service, |unit| unit.enabled = false)
+        self.act("disable", service, |unit| unit.enabled = false);
+        Ok(())
     }
 
     fn start(&self, service: &str) -> Result<(), ProgramError> {
@@ -123,16 +134,19 @@ impl ServiceManager for Machine {
         // Starting what runs does nothing.
         self.act("start", service, |unit| {
             unit.runs_with.get_or_insert(with);
-        })
+        });
+        Ok(())
     }
 
     fn restart(&self, service: &str) -> Result<(), ProgramError> {
         let with = self.would_run_with(service);
-        self.act("restart", service, |unit| unit.runs_with = Some(with))
+        self.act("restart", service, |unit| unit.runs_with = Some(with));
+        Ok(())
     }
 
     fn stop(&self, service: &str) -> Result<(), ProgramError> {
-        self.act("stop", service, |unit| unit.runs_with = None)
+        self.act("stop", service, |unit| unit.runs_with = None);
+        Ok(())
     }
 
     fn condition(&self, service: &str) -> Result<Condition, ProgramError> {

@@ -1,47 +1,70 @@
-//! The products' own validators over what each role gets. They are asked where they are installed (`COS_CONSUL` and
-//! `COS_NOMAD`, or the `PATH`); where they are not, the test says so and does nothing, and in CI it fails.
+//! The products' own validators over what each role gets. They are taken from the mirror of real archives
+//! (`COS_TESTS_MIRROR`) or from the `PATH`; where neither has them, the test says so and does nothing, and in CI it
+//! fails.
 
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cos_agent::host::{Files, Programs, RealPrograms};
 use cos_agent::node::config::Role;
-use cos_agent::node::render::Versions;
+use cos_agent::node::render::{Product, Versions};
 use cos_agent::node::render_for_validation;
 use cos_agent::node::sources::InstanceFacts;
 
-fn binary(variable: &str, name: &str) -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os(variable) {
-        return Some(PathBuf::from(path));
+/// Puts the product's binary where an image has it.
+fn install(product: Product, files: &Files) -> Option<()> {
+    let place = files.locate(product.binary());
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    let name = product.to_string().to_lowercase();
+    if let Some(mirror) = std::env::var_os("COS_TESTS_MIRROR") {
+        let archive = archive(&Path::new(&mirror).join("hashicorp").join(&name));
+        let mut archive = zip::ZipArchive::new(File::open(archive).unwrap()).unwrap();
+        io::copy(
+            &mut archive.by_name(&name).unwrap(),
+            &mut File::create(&place).unwrap(),
+        )
+        .unwrap();
+        fs::set_permissions(&place, Permissions::from_mode(0o755)).unwrap();
+        return Some(());
     }
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join(&name))
+        .find(|path| path.is_file())?;
+    std::os::unix::fs::symlink(found, place).unwrap();
+    Some(())
+}
+
+/// The archive of the newest version that the mirror has.
+fn archive(product: &Path) -> PathBuf {
+    let folders = fs::read_dir(product).unwrap().flatten().map(|entry| entry.path());
+    let mut archives: Vec<PathBuf> = folders
+        .filter(|path| path.is_dir())
+        .flat_map(|folder| fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()))
+        .filter(|path| path.to_string_lossy().ends_with("_linux_amd64.zip"))
+        .collect();
+    archives.sort();
+    archives.pop().unwrap()
 }
 
 #[test]
 fn consul_and_nomad_take_what_each_role_gets() {
-    let found = (binary("COS_CONSUL", "consul"), binary("COS_NOMAD", "nomad"));
-    let (Some(consul), Some(nomad)) = found else {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "CI must have Consul and Nomad: {found:?}"
-        );
-        eprintln!("SKIPPED: Consul or Nomad is not here, so neither judged our configuration: {found:?}");
-        return;
-    };
     let machine = tempfile::tempdir().unwrap();
-    for (folder, binary) in [("opt/consul/bin", &consul), ("opt/nomad/bin", &nomad)] {
-        let folder = machine.path().join(folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        let name = if folder.ends_with("opt/consul/bin") {
-            "consul"
-        } else {
-            "nomad"
-        };
-        std::os::unix::fs::symlink(binary, folder.join(name)).unwrap();
-    }
     let files = Files::new(machine.path());
+    for product in [Product::Consul, Product::Nomad] {
+        if install(product, &files).is_none() {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "CI must have {product}: set COS_TESTS_MIRROR"
+            );
+            eprintln!(
+                "SKIPPED: {product} is not here (COS_TESTS_MIRROR, PATH): nobody judged our configuration"
+            );
+            return;
+        }
+    }
     let versions = Versions::detect(&files, &RealPrograms).unwrap();
     eprintln!(
         "judged by Consul {} and Nomad {}",

@@ -331,7 +331,7 @@ impl Reader<'_> {
             } else {
                 let near = nearest(&key.value, known);
                 let near = if near.is_empty() {
-                    format!("; known are {}", listed(known))
+                    format!("; known are {}", known.join(", "))
                 } else {
                     near
                 };

@@ -94,7 +94,7 @@ mod tests {
     fn discover_parse(text: &str) -> Option<BTreeMap<String, String>> {
         let mut pairs = BTreeMap::new();
         let mut rest = text.trim().chars().peekable();
-        let mut token = |rest: &mut std::iter::Peekable<std::str::Chars>| -> Option<String> {
+        let token = |rest: &mut std::iter::Peekable<std::str::Chars>| -> Option<String> {
             while rest.next_if_eq(&' ').is_some() {}
             let mut read = String::new();
             if rest.next_if_eq(&'"').is_some() {

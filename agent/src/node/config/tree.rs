@@ -57,7 +57,10 @@ pub(super) fn parse(document: &Document) -> Result<Spanned<Value>, Fault> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let place = error.location().filter(|location| location.line() > 0);
         let said = error.without_snippet().to_string();
+        // The place is told in our own words, and the parser's options are not the user's business.
         let said = said.lines().next().unwrap_or_default();
+        let said = said.split(" at line ").next().unwrap_or(said);
+        let said = said.split(", set DuplicateKeyPolicy").next().unwrap_or(said);
         fault(
             format!("is not readable: {said}"),
             place.map(|location| (location.line(), location.column())),
