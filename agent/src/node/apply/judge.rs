@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -42,7 +43,11 @@ pub enum JudgeError {
 }
 
 /// Judges what the products would read after the change: COS's files together with the operators' beside them.
-pub fn judge(desired: &DesiredState, files: &Files, programs: &dyn Programs) -> Result<(), JudgeError> {
+pub fn judge(
+    desired: &DesiredState,
+    files: &Files,
+    programs: &(dyn Programs + Sync),
+) -> Result<(), JudgeError> {
     let stage = tempfile::Builder::new()
         .prefix("cos-agent-")
         .tempdir()
@@ -54,12 +59,28 @@ pub fn judge(desired: &DesiredState, files: &Files, programs: &dyn Programs) -> 
         copy_neighbours(files, Path::new(path), stage.path())?;
     }
     write_tree(desired, stage.path())?;
-    for (product, invocation) in validators(desired, files, stage.path()) {
-        programs
-            .check(&invocation)
-            .map_err(|source| JudgeError::Refused { product, source })?;
-    }
-    Ok(())
+    // Side by side: each takes a second or more to be read from a fresh volume.
+    let judged: Vec<_> = thread::scope(|scope| {
+        let ask = |(product, invocation): (Product, Invocation)| {
+            scope.spawn(move || {
+                let judged = programs.check(&invocation);
+                judged
+                    .map(drop)
+                    .map_err(|source| JudgeError::Refused { product, source })
+            })
+        };
+        let asked: Vec<_> = validators(desired, files, stage.path())
+            .into_iter()
+            .map(ask)
+            .collect();
+        let join = |asked: thread::ScopedJoinHandle<'_, _>| {
+            asked
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        asked.into_iter().map(join).collect()
+    });
+    judged.into_iter().collect()
 }
 
 /// Writes every file of a desired state below a folder that is not the machine's root.

@@ -33,7 +33,7 @@ pub const RECORD: &str = "/var/lib/cos-agent/node.json";
 pub enum Unit {
     /// Consul, on every node.
     Consul,
-    /// containerd, below Docker.
+    /// containerd, below Docker. systemd would start it with Docker; System V scripts know no such bond.
     Containerd,
     /// Docker, where jobs run.
     Docker,
