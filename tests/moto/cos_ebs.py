@@ -3,7 +3,6 @@
 from cos_volumes import begin
 from cos_wire import LOCK, Refused, call
 from moto.core.responses import ActionResult
-from moto.ebs.models import EBSBackend
 from moto.ebs.responses import EBSResponse
 from moto.ec2.models.elastic_block_store import Snapshot, Volume
 from moto.ec2.utils import random_snapshot_id
@@ -64,7 +63,5 @@ def complete_snapshot(response):
 
 
 def install():
-    EBSBackend.start_snapshot = None
-    EBSBackend.complete_snapshot = None
     EBSResponse.start_snapshot = start_snapshot
     EBSResponse.complete_snapshot = complete_snapshot

@@ -69,7 +69,7 @@ def merged_mappings(backend, image, wanted):
             continue
         given = {key: value for key, value in (it.get("Ebs") or {}).items() if value is not None}
         if device not in merged:
-            # moto's parser writes False where the caller said nothing.
+            # The stricter reading: who does not say so keeps the volume, and sees it among the leftovers.
             given.setdefault("DeleteOnTermination", False)
         merged[device] = {**merged.get(device, {}), **given}
     mappings = []
@@ -219,14 +219,13 @@ def associate(original, backend, instance_id, iam_instance_profile_name=None, ia
     return done
 
 
-def validate_block_device_mapping(device_mapping):
-    """What moto's own check wants of every device, the image may already say; `merged_mappings` looks at both."""
-    if device_mapping.get("NoDevice") not in (None, ""):
-        raise Refused("InvalidRequest", "NoDevice takes an empty string")
-
-
-class RawBase64(str):
-    """Base64 that the serializer passes on as it is."""
+def parse_block_device_mapping(response):
+    """As the caller wrote it: moto fills in values that would hide what the image says."""
+    mappings = copy.deepcopy(response._get_param("BlockDeviceMappings", []) or [])
+    for mapping in mappings:
+        if mapping.get("NoDevice") not in (None, ""):
+            raise Refused("InvalidRequest", "NoDevice takes an empty string")
+    return mappings
 
 
 def get_console_output(response):
@@ -245,5 +244,5 @@ def install():
     Instance.reboot = lambda instance: call("reboot", id=instance.id)
     patch(Instance, "teardown_defaults")(teardown_defaults)
     patch(IamInstanceProfileAssociationBackend, "associate_iam_instance_profile")(associate)
-    InstanceResponse._validate_block_device_mapping = staticmethod(validate_block_device_mapping)
+    InstanceResponse._parse_block_device_mapping = parse_block_device_mapping
     General.get_console_output = get_console_output

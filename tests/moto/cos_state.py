@@ -83,7 +83,7 @@ def held():
         for image in list(backend.amis.values()):
             if image.owner_id == DEFAULT_ACCOUNT_ID:
                 add("images", image.id, state=image.state, name=image.name, region=region)
-        for name in list(backend.keypairs):
+        for name in list(backend.key_pairs):
             add("key-pairs", name, region=region)
         for template in list(backend.launch_templates.values()):
             add("launch-templates", template.id, region=region)

@@ -1,8 +1,8 @@
 """Volumes and snapshots: their bytes are files of the executor."""
 
-from cos_wire import CONFIGURATION, LOCK, Refused, call, is_quiet, patch
+from cos_wire import LOCK, Refused, call, is_quiet, patch
 from moto.core.responses import ActionResult
-from moto.ec2.models.elastic_block_store import EBSBackend, Snapshot, Volume
+from moto.ec2.models.elastic_block_store import EBSBackend, Snapshot, Volume, VolumeAttachment
 from moto.ec2.models.tags import TagBackend
 from moto.ec2.responses.elastic_block_store import ElasticBlockStore
 
@@ -23,6 +23,11 @@ def volume_status(volume):
     if volume.attachment:
         return "in-use"
     return getattr(volume, "cos_state", "available")
+
+
+def delete_on_termination(attachment):
+    block = attachment.instance.block_device_mapping.get(attachment.device)
+    return bool(block and block.delete_on_termination)
 
 
 def usable(backend, snapshot_id):
@@ -168,6 +173,7 @@ def tell_tags(original, backend, resource_ids, tags):
 
 def install():
     Volume.status = property(volume_status)
+    VolumeAttachment.delete_on_termination = property(delete_on_termination)
     Snapshot.progress = property(lambda it: f"{getattr(it, 'cos_progress', 100)}%")
     for name, function in (
         ("create_volume", create_volume),
@@ -184,5 +190,3 @@ def install():
     patch(TagBackend, "create_tags")(tell_tags)
     patch(TagBackend, "delete_tags")(tell_tags)
 
-
-REGION = CONFIGURATION["region"]

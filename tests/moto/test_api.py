@@ -206,8 +206,8 @@ class Instances(Case):
         self.assertEqual(stopping["PreviousState"]["Name"], "running")
         eventually(lambda: state(instance) == "stopped")
         self.assertFalse(online(instance))
-        self.refused("InvalidInstanceId", send, instance="i-00000000000000000")
-        self.refused("InvalidInstanceId", send, instance=instance)
+        self.refused("InvalidInstanceId", lambda: send("i-00000000000000000", "true"))
+        self.refused("InvalidInstanceId", lambda: send(instance, "true"))
         ec2.start_instances(InstanceIds=[instance])
         eventually(lambda: online(instance))
         self.assertEqual(run(instance, 'head -c 5 "$ROOT_DISK"')["StandardOutputContent"], "mine\n")
@@ -277,7 +277,7 @@ class Disks(Case):
         )
         image_id = ec2.create_image(**arguments)["ImageId"]
         self.refused("InvalidAMIName.Duplicate", ec2.create_image, **arguments)
-        self.refused("InvalidAMIName.Malformed", ec2.create_image, InstanceId=instance, Name="a?")
+        self.refused("InvalidAMIName.Malformed", ec2.create_image, InstanceId=instance, Name="a??")
         ec2.get_waiter("image_available").wait(ImageIds=[image_id], WaiterConfig={"Delay": 1, "MaxAttempts": 20})
         ec2.terminate_instances(InstanceIds=[instance])
         tagged = [{"Name": "tag:cos:bake-id", "Values": [name]}]
@@ -488,7 +488,7 @@ class Faults(Case):
 
     def test_calls_are_recorded(self):
         instance = launch()
-        self.refused("InvalidAMIName.Malformed", ec2.create_image, InstanceId=instance, Name="a?")
+        self.refused("InvalidAMIName.Malformed", ec2.create_image, InstanceId=instance, Name="a??")
         lines = [json.loads(line) for line in (FOLDER / "record.jsonl").read_text().splitlines()]
         run_line = next(it for it in reversed(lines) if it["operation"] == "RunInstances" and it["status"] == 200)
         self.assertEqual(run_line["service"], "ec2")

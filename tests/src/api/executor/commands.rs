@@ -140,6 +140,21 @@ impl<M: Machines> Executor<M> {
         Ok(Value::Null)
     }
 
+    /// Ends the commands of an instance that is gone.
+    pub(super) fn abandon_commands(&self, instance: &str) {
+        let open: Vec<_> = {
+            let state = self.state();
+            let open = state.commands.iter().filter(|(key, command)| key.1 == instance && command.is_open());
+            open.map(|(key, command)| (key.clone(), command.task.clone())).collect()
+        };
+        for (key, task) in open {
+            if let Some(task) = task {
+                task.abort();
+            }
+            self.end(&key, "Failed", "Undeliverable", -1, "", "");
+        }
+    }
+
     fn end(
         &self,
         key: &(String, String),

@@ -279,6 +279,9 @@ impl<M: Machines> Executor<M> {
         {
             eprint_line(&format!("instance {id} left something on the host: {error:#}"));
         }
+        if end == Phase::Terminated {
+            self.abandon_commands(id);
+        }
         at_least(since, minimum).await;
         self.change(id, |it| {
             if end == Phase::Terminated || it.phase == Phase::Stopping {
