@@ -35,6 +35,7 @@ const COMMENT_LIMIT: usize = 100;
 #[derive(Clone)]
 pub struct SsmRemote {
     cloud: AwsCloud,
+    grace: Duration,
 }
 
 /// What became of a command.
@@ -49,7 +50,7 @@ enum Fate {
 impl SsmRemote {
     /// Commands on the machines of this region and account.
     pub fn new(cloud: &AwsCloud) -> Self {
-        Self { cloud: cloud.clone() }
+        Self { cloud: cloud.clone(), grace: GRACE }
     }
 
     /// Sends a command and returns its id.
@@ -163,7 +164,7 @@ impl Remote for SsmRemote {
         const OPERATION: &str = "ssm:GetCommandInvocation";
         let command = self.send(instance, script).await?;
         let sent = Instant::now();
-        let end = sent + script.deadline + GRACE;
+        let end = sent + script.deadline + self.grace;
         loop {
             tokio::time::sleep(Duration::from_secs_f64(jittered(LOOK_SECONDS))).await;
             let look = self.cloud.send(OPERATION, |clients| {
@@ -253,6 +254,138 @@ fn fate(answer: GetCommandInvocationOutput) -> Fate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cloud::aws::replay::{Answer, cloud};
+
+    fn script() -> Script {
+        let deadline = Duration::from_secs(90);
+        Script {
+            name: "install".to_owned(),
+            text: "cos-agent install".to_owned(),
+            deadline,
+        }
+    }
+
+    fn json(body: &str) -> Answer {
+        Answer::Reply(200, body.to_owned())
+    }
+
+    fn refusal(code: &str) -> Answer {
+        Answer::Reply(400, format!(r#"{{"__type":"{code}","message":"no"}}"#))
+    }
+
+    /// The comment in the text of a SendCommand.
+    fn comment(request: &str) -> String {
+        let body = request.split_once("\r\n\r\n").unwrap().1;
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        body["Comment"].as_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_script_runs_once_though_its_machine_was_not_ready_and_the_answer_was_lost() {
+        let sent = std::sync::Mutex::new(String::new());
+        let (cloud, seen) = cloud(move |number, request| {
+            let operation = request
+                .split_once("AmazonSSM.")
+                .unwrap()
+                .1
+                .split_once("\r\n")
+                .unwrap()
+                .0;
+            match (operation, number) {
+                ("SendCommand", 0) => refusal("InvalidInstanceId"),
+                ("SendCommand", _) => {
+                    *sent.lock().unwrap() = comment(request);
+                    Answer::HangUp
+                }
+                ("ListCommands", _) => {
+                    let comment = sent.lock().unwrap();
+                    json(&format!(
+                        r#"{{"Commands":[{{"CommandId":"c-0","Comment":"other"}},
+                            {{"CommandId":"c-1","Comment":"{comment}"}}]}}"#
+                    ))
+                }
+                ("GetCommandInvocation", 3) => refusal("InvocationDoesNotExist"),
+                ("GetCommandInvocation", 4) => {
+                    json(r#"{"Status":"InProgress","StatusDetails":"InProgress","ResponseCode":-1}"#)
+                }
+                ("GetCommandInvocation", _) => json(
+                    r#"{"Status":"Failed","StatusDetails":"Failed","ResponseCode":4,
+                        "StandardOutputContent":"{}","StandardErrorContent":"digest differs"}"#,
+                ),
+                _ => refusal("Unexpected"),
+            }
+        })
+        .await;
+        let output = SsmRemote::new(&cloud)
+            .run(&InstanceId::from("i-1"), &script())
+            .await
+            .unwrap();
+        assert_eq!((output.status, output.stdout.as_str()), (Some(4), "{}"));
+        assert_eq!(output.stderr, "digest differs");
+        let requests = seen.lock().unwrap().clone();
+        let sends: Vec<&String> = requests
+            .iter()
+            .filter(|text| text.contains("AmazonSSM.SendCommand"))
+            .collect();
+        assert_eq!(sends.len(), 2, "refused, lost; then found in the list");
+        assert_eq!(comment(sends[0]), comment(sends[1]));
+        let body: serde_json::Value =
+            serde_json::from_str(sends[1].split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!(body["DocumentName"], "AWS-RunShellScript");
+        assert_eq!(body["Parameters"]["commands"][0], "cos-agent install");
+        assert_eq!(body["Parameters"]["executionTimeout"][0], "90");
+        assert_eq!(body["TimeoutSeconds"], 60);
+        assert!(requests.last().unwrap().contains(r#""CommandId":"c-1""#));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_never_ends_is_cancelled_after_its_deadline() {
+        let (cloud, seen) = cloud(|_, request| {
+            if request.contains("AmazonSSM.SendCommand") {
+                json(r#"{"Command":{"CommandId":"c-1"}}"#)
+            } else {
+                json(r#"{"Status":"InProgress","StatusDetails":"InProgress","ResponseCode":-1}"#)
+            }
+        })
+        .await;
+        let remote = SsmRemote { cloud, grace: Duration::ZERO };
+        let script = Script { deadline: Duration::from_secs(2), ..script() };
+        let output = remote.run(&InstanceId::from("i-1"), &script).await.unwrap();
+        assert_eq!(output.status, None);
+        assert!(seen.lock().unwrap().last().unwrap().contains("AmazonSSM.CancelCommand"));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_to_send_is_final() {
+        let (cloud, seen) = cloud(|_, _| refusal("AccessDeniedException")).await;
+        let error = SsmRemote::new(&cloud)
+            .run(&InstanceId::from("i-1"), &script())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, CloudErrorKind::Denied);
+        assert_eq!(seen.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn only_the_machine_itself_and_only_online_counts() {
+        for (id, status, expected) in [
+            ("i-1", "Online", true),
+            ("i-1", "ConnectionLost", false),
+            ("i-2", "Online", false),
+        ] {
+            let (cloud, _) = cloud(move |_, _| {
+                json(&format!(
+                    r#"{{"InstanceInformationList":[{{"InstanceId":"{id}","PingStatus":"{status}"}}]}}"#
+                ))
+            })
+            .await;
+            let online = SsmRemote::new(&cloud)
+                .online(&InstanceId::from("i-1"))
+                .await
+                .unwrap();
+            assert_eq!(online, expected, "{id} {status}");
+        }
+    }
 
     fn answer(status: &str, details: &str, code: i32) -> GetCommandInvocationOutput {
         GetCommandInvocationOutput::builder()

@@ -6,6 +6,10 @@ mod convert;
 mod ebs;
 mod errors;
 mod find;
+#[cfg(test)]
+pub(crate) mod replay;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
