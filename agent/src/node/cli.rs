@@ -77,6 +77,9 @@ impl ApplyArguments {
             // What was done counts, not whether somebody reads it.
             let _ = writeln!(talk, "{change}");
         })?;
+        for note in &applied.notes {
+            let _ = writeln!(talk, "note: {note}");
+        }
         if self.json {
             return print_json(out, &applied);
         }

@@ -12,10 +12,10 @@ use super::apply::{
 };
 use super::config::{self, Faults, NodeSpec, Role};
 use super::health::ConsulApi;
-use super::render::{self, RenderError, VersionError, Versions};
+use super::render::{self, DesiredState, RenderError, VersionError, Versions};
 use super::services::ServiceManager;
 use super::sources::{CONFIGURATION, Document, Imds, ImdsError};
-use crate::host::{FileError, Files, Programs};
+use crate::host::{FileError, Files, ProgramError, Programs};
 
 /// `apply`, `check` or `health` came to a bad end.
 #[derive(Debug, Error)]
@@ -97,7 +97,11 @@ impl NodeError {
             | Self::NoFile(_)
             | Self::Check { .. }
             | Self::Usage(_)
-            | Self::Render(_) => 2,
+            | Self::Render(_)
+            | Self::Judge(JudgeError::Refused {
+                source: ProgramError::Failed { .. },
+                ..
+            }) => 2,
             _ => 6,
         }
     }
@@ -194,6 +198,8 @@ pub struct Applied {
     pub executed: bool,
     /// The changes, in order; none if the node was as it should be.
     pub changes: ChangeSet,
+    /// What the reader should know though it is no fault.
+    pub notes: Vec<String>,
     /// Milliseconds for all of it.
     pub milliseconds: u128,
 }
@@ -238,6 +244,22 @@ pub fn apply_spec(
         datacenter: spec.datacenter.clone(),
         executed: mode == Mode::Execute,
         changes,
+        notes: notes(&desired, files)?,
         milliseconds: start.elapsed().as_millis(),
     })
+}
+
+/// The image may be without the helper that the Docker configuration names; every other registry works then.
+fn notes(desired: &DesiredState, files: &Files) -> Result<Vec<String>, FileError> {
+    const HELPER: &str = "docker-credential-ecr-login";
+    let wanted = desired
+        .files
+        .get(render::DOCKER_CLIENT_CONFIGURATION)
+        .is_some_and(Option::is_some);
+    let mut there = false;
+    for folder in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"] {
+        there |= files.mode(format!("{folder}/{HELPER}"))?.is_some();
+    }
+    let note = || format!("{HELPER} is not installed: images cannot be pulled from ECR");
+    Ok((wanted && !there).then(note).into_iter().collect())
 }

@@ -223,6 +223,49 @@ fn docker_and_consul_are_begun_before_nomad() {
 }
 
 #[test]
+fn a_unit_that_fails_is_named_and_nomad_waits_for_it() {
+    let machine = Machine::new();
+    machine.broken.borrow_mut().push("docker");
+    let error = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap_err();
+    assert_eq!(error.to_string(), "docker failed: failed, result exit-code");
+    assert_eq!(error.exit_code(), 6);
+    assert!(error.hint().unwrap().contains("journalctl --unit docker"));
+    assert!(!machine.log.borrow().contains(&"start nomad".to_owned()));
+    // What was wrong is put right, and the next run goes on from there.
+    machine.broken.borrow_mut().clear();
+    apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
+    let desired = render::render(&nomad_client("a"), &versions((1, 11, 0))).unwrap();
+    assert_converged(&machine, &desired, "after a failure");
+}
+
+#[test]
+fn a_consul_that_does_not_answer_ends_the_wait_at_its_deadline() {
+    let machine = Machine::new();
+    machine.deaf.set(true);
+    let error = apply(&machine, &consul_server(3), &Binaries::TODAY, Mode::Execute).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "consul does not do its work (nobody listens), 1 s after its start was asked for"
+    );
+}
+
+#[test]
+fn a_missing_credential_helper_is_told() {
+    let machine = Machine::new();
+    let told = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::DryRun).unwrap();
+    assert_eq!(
+        told.notes,
+        ["docker-credential-ecr-login is not installed: images cannot be pulled from ECR"]
+    );
+    machine
+        .files
+        .write_atomic("/usr/bin/docker-credential-ecr-login", b"", 0o755)
+        .unwrap();
+    let told = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::DryRun).unwrap();
+    assert!(told.notes.is_empty());
+}
+
+#[test]
 fn docker_that_runs_is_left_alone() {
     let machine = Machine::new();
     let spec = nomad_client("a");
@@ -259,7 +302,7 @@ fn what_the_products_refuse_changes_nothing() {
     };
     let error = apply(&machine, &nomad_client("bad-pool"), &strict, Mode::Execute).unwrap_err();
     assert!(error.to_string().contains("Nomad refuses"), "{error}");
-    assert_eq!(error.exit_code(), 6);
+    assert_eq!(error.exit_code(), 2);
     assert_eq!(machine.state(), before);
 }
 

@@ -1,7 +1,7 @@
 //! Owns a machine made of a temporary folder and memory: its service manager starts units with what lies on disk,
 //! as the real one does, and remembers it. Touches one temporary folder.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use cos_agent::host::{Files, Invocation, Output, ProgramError, Programs};
@@ -25,6 +25,10 @@ pub(crate) struct Machine {
     /// Definitions as the service manager last read them.
     definitions: RefCell<Option<Vec<u8>>>,
     pub(crate) log: RefCell<Vec<String>>,
+    /// Units that end badly whenever they are started.
+    pub(crate) broken: RefCell<Vec<&'static str>>,
+    /// Consul runs and its API does not answer.
+    pub(crate) deaf: Cell<bool>,
     folder: tempfile::TempDir,
 }
 
@@ -53,6 +57,8 @@ impl Machine {
             units: RefCell::new(units.into()),
             definitions: RefCell::new(None),
             log: RefCell::new(Vec::new()),
+            broken: RefCell::default(),
+            deaf: Cell::new(false),
             folder,
         }
     }
@@ -151,10 +157,12 @@ impl ServiceManager for Machine {
 
     fn condition(&self, service: &str) -> Result<Condition, ProgramError> {
         let unit = self.units.borrow()[service].clone();
-        let activity = if unit.runs_with.is_some() {
-            Activity::Active
-        } else {
-            Activity::Inactive
+        let activity = match unit.runs_with {
+            Some(_) if self.broken.borrow().contains(&service) => {
+                Activity::Failed("failed, result exit-code".to_owned())
+            }
+            Some(_) => Activity::Active,
+            None => Activity::Inactive,
         };
         Ok(Condition {
             enabled: unit.enabled,
@@ -165,7 +173,7 @@ impl ServiceManager for Machine {
 
 impl ConsulApi for Machine {
     fn answers(&self) -> Result<(), String> {
-        let runs = self.units.borrow()["consul"].runs_with.is_some();
+        let runs = self.units.borrow()["consul"].runs_with.is_some() && !self.deaf.get();
         runs.then_some(()).ok_or_else(|| "nobody listens".to_owned())
     }
 }

@@ -121,9 +121,9 @@ impl<'a> Executor<'a> {
                 Activity::Failed(how) => return Err(broken(format!("failed: {how}"))),
                 // The job that starts it may not have begun; a unit that ends at once becomes `Failed`, or is
                 // started again by its manager until the deadline.
-                Activity::Inactive => ControlFlow::Continue("does not run".to_owned()),
+                Activity::Inactive => ControlFlow::Continue("it does not run".to_owned()),
                 Activity::Absent => return Err(broken("is not on this machine".to_owned())),
-                Activity::Changing => ControlFlow::Continue("has not restarted yet".to_owned()),
+                Activity::Changing => ControlFlow::Continue("it has not restarted yet".to_owned()),
                 // Consul tells systemd that it is ready when it has joined others. Its work for this node begins
                 // before that, and a first server may be alone for long.
                 Activity::Active | Activity::Activating if unit == Unit::Consul => {
@@ -133,12 +133,12 @@ impl<'a> Executor<'a> {
                     }
                 }
                 Activity::Active => ControlFlow::Break(()),
-                Activity::Activating => ControlFlow::Continue("is still starting".to_owned()),
+                Activity::Activating => ControlFlow::Continue("it is still starting".to_owned()),
             })
         });
         ended.map_err(|error| match error {
             WaitError::Deadline { last_reason, .. } => broken(format!(
-                "{last_reason}, {:.0} s after its start was asked for",
+                "does not do its work ({last_reason}), {:.0} s after its start was asked for",
                 self.start.elapsed().as_secs_f64()
             )),
             WaitError::Probe(error) => error,

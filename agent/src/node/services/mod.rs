@@ -64,3 +64,91 @@ pub fn detect<'a>(files: &Files, programs: &'a dyn Programs) -> Option<Box<dyn S
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::host::{Invocation, Output};
+
+    /// Answers every program with success and nothing, and remembers it.
+    #[derive(Default)]
+    struct Recorder(RefCell<Vec<String>>);
+
+    impl Programs for Recorder {
+        fn run(&self, invocation: &Invocation) -> Result<Output, ProgramError> {
+            self.0.borrow_mut().push(invocation.to_string());
+            Ok(Output {
+                status: Some(0),
+                ..Output::default()
+            })
+        }
+    }
+
+    fn everything(manager: &dyn ServiceManager) {
+        manager.reload_definitions().unwrap();
+        manager.enable("consul").unwrap();
+        manager.start("consul").unwrap();
+        manager.restart("consul").unwrap();
+        manager.stop("consul").unwrap();
+        manager.disable("consul").unwrap();
+        manager.condition("consul").unwrap();
+    }
+
+    #[test]
+    fn systemd_is_never_waited_for_at_a_start() {
+        let programs = Recorder::default();
+        everything(&Systemd::new(&programs));
+        assert_eq!(
+            *programs.0.borrow(),
+            [
+                "systemctl daemon-reload",
+                "systemctl enable --quiet consul.service",
+                "systemctl reset-failed consul.service",
+                "systemctl start --no-block consul.service",
+                "systemctl reset-failed consul.service",
+                "systemctl restart --no-block consul.service",
+                "systemctl stop consul.service",
+                "systemctl disable --quiet consul.service",
+                "systemctl show -p LoadState -p ActiveState -p SubState -p Result -p UnitFileState -p Job \
+                 consul.service",
+            ]
+        );
+    }
+
+    #[test]
+    fn scripts_are_called_by_service_and_chkconfig() {
+        let programs = Recorder::default();
+        everything(&SysV::new(&programs));
+        assert_eq!(
+            *programs.0.borrow(),
+            [
+                "/sbin/chkconfig consul on",
+                "/sbin/service consul start",
+                "/sbin/service consul restart",
+                "/sbin/service consul stop",
+                "/sbin/chkconfig consul off",
+                "/sbin/chkconfig consul",
+                "/sbin/service consul status",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_manager_is_the_one_that_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let programs = Recorder::default();
+        assert!(detect(&files, &programs).is_none());
+        files.write_atomic("/sbin/chkconfig", b"", 0o755).unwrap();
+        detect(&files, &programs).unwrap().enable("nomad").unwrap();
+        files.make_directory("/run/systemd/system", 0o755).unwrap();
+        detect(&files, &programs).unwrap().enable("nomad").unwrap();
+        let expected = [
+            "/sbin/chkconfig nomad on",
+            "systemctl enable --quiet nomad.service",
+        ];
+        assert_eq!(*programs.0.borrow(), expected);
+    }
+}
