@@ -4,7 +4,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-pub use crate::release::Arch;
+use crate::release::Arch;
 
 /// An Amazon Linux to bake on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]

@@ -8,11 +8,20 @@ use tokio::time::Instant;
 use crate::cloud::{Cloud, CloudErrorKind, Resource};
 use crate::events::{Event, Events};
 
-/// Longest time that a cleanup may take: a builder needs a minute to free its volumes, a metal one many.
-pub const CLEANUP_DEADLINE: Duration = Duration::from_mins(5);
+/// How patient a cleanup is.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Longest time that it may take in all: a builder needs a minute to free its volumes, a metal one many.
+    pub deadline: Duration,
+    /// Time between two passes over what is still in use.
+    pub pause: Duration,
+}
 
-/// Time between two passes over what is still in use.
-const PAUSE: Duration = Duration::from_secs(2);
+impl Default for Patience {
+    fn default() -> Self {
+        Self { deadline: Duration::from_mins(5), pause: Duration::from_secs(2) }
+    }
+}
 
 /// Longest time that one call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(45);
@@ -29,15 +38,16 @@ pub struct CleanupReport {
 /// Passes over a resource whose delete fails for another reason than being in use, on top of the port's own retries.
 const PASSES: u32 = 3;
 
-/// Ends all `resources`, given oldest first. What is in use by another is tried again until `deadline`, because the
+/// Ends all `resources`, given oldest first. What is in use by another is tried again until the deadline, because the
 /// other may be on its way out; other failures, but for refusals, a few times. `gone` is told of each that is gone.
 pub async fn release<C: Cloud>(
     cloud: &C,
     resources: &[Resource],
-    deadline: Duration,
+    patience: Patience,
     events: &Events,
     mut gone: impl FnMut(&Resource),
 ) -> CleanupReport {
+    let Patience { deadline, pause } = patience;
     let end = Instant::now() + deadline;
     let mut report = CleanupReport::default();
     let mut left: Vec<Resource> = resources.iter().rev().cloned().collect();
@@ -55,7 +65,7 @@ pub async fn release<C: Cloud>(
                     report.released.push(resource);
                     continue;
                 }
-                Ok(Err(error)) if Instant::now() + PAUSE < end && worth_another(error.kind, pass) => {
+                Ok(Err(error)) if Instant::now() + pause < end && worth_another(error.kind, pass) => {
                     again.push(resource);
                     continue;
                 }
@@ -67,7 +77,7 @@ pub async fn release<C: Cloud>(
         }
         left = again;
         if !left.is_empty() {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
     report

@@ -76,8 +76,8 @@ pub struct BakeArguments {
     /// Keep the payload snapshot for the next bake of the same bundle.
     #[arg(long)]
     pub keep_payload: bool,
-    /// The agent's binary for the architecture; the `cos-agent` beside cos-bake where it is not named.
-    #[arg(long, env = "COS_AGENT", value_name = "FILE")]
+    /// The agent's binary; COS_AGENT_X86_64 or COS_AGENT_ARM64, else the one beside cos-bake where it is not named.
+    #[arg(long, value_name = "FILE")]
     pub agent: Option<PathBuf>,
     /// Print JSON on standard output.
     #[arg(long)]

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::cloud::{CloudError, CloudErrorKind};
 use crate::ledger::LedgerError;
+use crate::release::{FailureClass, ReleaseError};
 
 /// Exit codes of `cos-bake`; the same table is in `_docs/exit-codes.md`, and a test compares the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub enum BakeError {
         action: &'static str,
         /// Why it failed.
         #[source]
-        source: crate::release::ReleaseError,
+        source: ReleaseError,
     },
     /// Bytes on a machine are not the bytes that were verified before.
     #[error("verification on {place} failed: {findings}")]
@@ -154,7 +155,11 @@ impl BakeError {
         match self {
             Self::Usage { .. } | Self::Ledger(_) => Exit::Usage,
             Self::Refused { .. } => Exit::Refused,
-            Self::Release { source, .. } => source.exit(),
+            Self::Release { source, .. } => match source.exit_class() {
+                FailureClass::Usage | FailureClass::Machine => Exit::Usage,
+                FailureClass::Verification => Exit::Verification,
+                FailureClass::Network => Exit::Cloud,
+            },
             Self::Verification { .. } => Exit::Verification,
             Self::Cloud { source, .. } if source.kind == CloudErrorKind::NoCredentials => Exit::Usage,
             Self::Cloud { .. } | Self::Deadline { .. } | Self::Hopeless { .. } => Exit::Cloud,

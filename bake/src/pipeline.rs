@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::cleanup::{self, CLEANUP_DEADLINE};
+use crate::cleanup::{self, Patience};
 use crate::cloud::{Cloud, Resource};
 use crate::error::BakeError;
 use crate::events::{Event, Stage};
@@ -95,7 +95,8 @@ async fn release<C: Cloud, R: Remote>(
     if let Some(reason) = &unlisted {
         run.events.warn(format!("could not look for resources by tag: {reason}; `cos-bake sweep` will"));
     }
-    let report = cleanup::release(run.cloud, &resources, CLEANUP_DEADLINE, &run.events, |resource| {
+    let patience = Patience { pause: run.pause() * 2, ..Patience::default() };
+    let report = cleanup::release(run.cloud, &resources, patience, &run.events, |resource| {
         if let Err(error) = run.ledger().released(resource) {
             run.events.warn(error.to_string());
         }

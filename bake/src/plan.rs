@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 use jiff::{SignedDuration, Timestamp, Zoned, tz::TimeZone};
 use serde::Serialize;
 
-use crate::base::{Arch, Base};
+use crate::base::Base;
 use crate::cloud::{Cloud, CloudError, CloudErrorKind, ImageFacts, ImageId, ImageState, LaunchSpec, RootVolume, Subnet};
 use crate::error::BakeError;
 use crate::lock::Lock;
 use crate::recipe::{Recipe, image_name_fault};
+use crate::release::{Arch, Product};
 
 /// Tag with the id of the bake that made a resource.
 pub const TAG_BAKE_ID: &str = "cos:bake-id";
@@ -119,9 +120,12 @@ pub async fn resolve<C: Cloud>(
         let base_size = base_image.root_size_gib;
         refusals.push(format!("a root volume of {root_size_gib} GiB is smaller than the base's {base_size} GiB"));
     }
-    let components: BTreeMap<String, String> = lock.versions(arch);
-    if components.is_empty() {
-        refusals.push(format!("the lock has nothing for {}", arch.name()));
+    let versions: BTreeMap<String, String> = Product::ALL
+        .into_iter()
+        .filter_map(|product| Some((product.to_string(), lock.find(product, arch)?.version.clone())))
+        .collect();
+    for product in Product::ALL.into_iter().filter(|product| !versions.contains_key(product.name())) {
+        refusals.push(format!("the lock has no {product} for {}", arch.name()));
     }
     let subnet = match choose_subnet(recipe.subnet.as_deref(), &subnets, &zones, &instance_type) {
         Ok(subnet) => Some(subnet),
@@ -166,7 +170,7 @@ pub async fn resolve<C: Cloud>(
         profile: recipe.profile.clone(),
         root_size_gib,
         keep_payload: recipe.keep_payload,
-        versions: components,
+        versions,
         expires_at: now.checked_add(LIFETIME).unwrap_or(now).to_string(),
         warnings,
         base_image,

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::{Arch, Base};
+use crate::base::Base;
 use crate::error::BakeError;
+use crate::release::Arch;
 
 /// What a user asks to be baked. Defaults exist here only; the plan has none.
 #[derive(Debug, Clone, PartialEq, Eq)]

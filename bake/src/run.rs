@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,7 @@ use crate::events::{Event, Events, Stage};
 use crate::ledger::{Ledger, LedgerError};
 use crate::manifest::Phase;
 use crate::remote::{Remote, Script, ScriptOutput};
+use crate::wait::{self, Seen};
 
 /// One bake that runs.
 pub struct Run<'a, C, R> {
@@ -28,6 +29,7 @@ pub struct Run<'a, C, R> {
     ledger: Mutex<Ledger>,
     phases: Mutex<Vec<Phase>>,
     logs: PathBuf,
+    pause: Duration,
 }
 
 impl<'a, C: Cloud, R: Remote> Run<'a, C, R> {
@@ -40,7 +42,18 @@ impl<'a, C: Cloud, R: Remote> Run<'a, C, R> {
         ledger: Ledger,
         logs: PathBuf,
     ) -> Self {
-        Self { cloud, remote, events, cancel, ledger: Mutex::new(ledger), phases: Mutex::default(), logs }
+        Self { cloud, remote, events, cancel, ledger: Mutex::new(ledger), phases: Mutex::default(), logs, pause: wait::PAUSE }
+    }
+
+    /// With another time between two polls, for tests on ports that need none.
+    #[must_use]
+    pub fn with_pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
+    }
+
+    /// Time between two polls.
+    pub fn pause(&self) -> Duration {
+        self.pause
     }
 
     /// Makes a resource: refused once cancelled, recorded before it is waited for, never raced against cancel.
@@ -82,6 +95,15 @@ impl<'a, C: Cloud, R: Remote> Run<'a, C, R> {
             self.events.emit(Event::Released { resource });
         }
         Ok(())
+    }
+
+    /// Polls `probe` until it is done, hopeless, past `deadline`, or cancelled.
+    pub async fn until<T, F, P>(&self, what: &str, deadline: Duration, probe: P) -> Result<T, BakeError>
+    where
+        P: FnMut() -> F,
+        F: Future<Output = Result<Seen<T>, BakeError>>,
+    {
+        wait::until(what, deadline, self.pause, &self.cancel, probe).await
     }
 
     /// Runs the body of a stage between its two events and notes how long it took.

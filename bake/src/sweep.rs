@@ -7,7 +7,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cleanup::{self, CLEANUP_DEADLINE, CleanupReport};
+use crate::cleanup::{self, CleanupReport, Patience};
 use crate::cloud::{Cloud, CloudError, Resource, Tagged};
 use crate::error::BakeError;
 use crate::events::Events;
@@ -103,6 +103,7 @@ pub async fn remove<C: Cloud>(
     cloud: &C,
     ledgers: &Path,
     remains: &[Remains],
+    patience: Patience,
     events: &Events,
 ) -> Result<CleanupReport, BakeError> {
     let mut total = CleanupReport::default();
@@ -110,7 +111,7 @@ pub async fn remove<C: Cloud>(
         let path = ledgers.join(format!("{}.jsonl", bake.bake_id));
         let mut ledger = if path.exists() { Some(Ledger::reopen(&path)?.0) } else { None };
         let mut unwritten = None;
-        let report = cleanup::release(cloud, &bake.resources, CLEANUP_DEADLINE, events, |resource| {
+        let report = cleanup::release(cloud, &bake.resources, patience, events, |resource| {
             if let Some(Err(error)) = ledger.as_mut().map(|ledger| ledger.released(resource)) {
                 unwritten = Some(error);
             }

@@ -1,4 +1,4 @@
-//! Owns waiting: polls a probe once a second with jitter until a deadline, and says why it failed.
+//! Owns waiting: polls a probe with jitter until a deadline, and says why it failed.
 //! Touches the clock. It is the only place in the crate that sleeps.
 
 use std::future::Future;
@@ -21,12 +21,13 @@ pub enum Seen<T> {
 }
 
 /// Time between two probes, before jitter: AWS's own waiters take 15 s, which costs half of that in each phase.
-const PAUSE: Duration = Duration::from_secs(1);
+pub const PAUSE: Duration = Duration::from_secs(1);
 
 /// Polls `probe` until it is done, hopeless, past `deadline`, or cancelled. An error of the probe ends the wait.
 pub async fn until<T, F, P>(
     what: &str,
     deadline: Duration,
+    pause: Duration,
     cancel: &CancellationToken,
     mut probe: P,
 ) -> Result<T, BakeError>
@@ -52,12 +53,12 @@ where
             },
             Err(_) => "no answer".to_owned(),
         };
-        if Instant::now() + PAUSE > end {
+        if Instant::now() + pause > end {
             return Err(BakeError::Deadline { what: what.to_owned(), deadline, reason });
         }
         let jitter = rand::rng().random_range(0.8..1.2);
         tokio::select! {
-            () = tokio::time::sleep(PAUSE.mul_f64(jitter)) => {}
+            () = tokio::time::sleep(pause.mul_f64(jitter)) => {}
             () = cancel.cancelled() => return Err(BakeError::Interrupted),
         }
     }
@@ -67,34 +68,37 @@ where
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    const PAUSE: Duration = Duration::from_millis(1);
+    const DEADLINE: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
     async fn a_deadline_carries_what_was_seen_last() {
         let cancel = CancellationToken::new();
-        let waited = until("the door to open", Duration::from_secs(5), &cancel, || async {
+        let waited = until("the door to open", DEADLINE, PAUSE, &cancel, async || {
             Ok(Seen::<()>::Pending("the door is shut".into()))
         });
         let error = waited.await.unwrap_err();
-        assert_eq!(error.to_string(), "the door to open did not happen within 5 s: the door is shut");
+        assert_eq!(error.to_string(), "the door to open did not happen within 0 s: the door is shut");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_probe_that_hangs_does_not_outlive_the_deadline() {
         let cancel = CancellationToken::new();
-        let waited = until("an answer", Duration::from_secs(5), &cancel, || async {
+        let waited = until("an answer", DEADLINE, PAUSE, &cancel, async || {
             std::future::pending::<Result<Seen<()>, BakeError>>().await
         });
         assert!(matches!(waited.await, Err(BakeError::Deadline { .. })));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn cancel_ends_a_wait() {
         let cancel = CancellationToken::new();
         let later = cancel.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            tokio::time::sleep(DEADLINE).await;
             later.cancel();
         });
-        let waited = until("never", Duration::from_secs(500), &cancel, || async {
+        let waited = until("never", Duration::from_secs(500), PAUSE, &cancel, async || {
             Ok(Seen::<()>::Pending(String::new()))
         });
         assert!(matches!(waited.await, Err(BakeError::Interrupted)));

@@ -12,7 +12,7 @@ use crate::events::Stage;
 use crate::plan::{Plan, TAG_BUNDLE};
 use crate::remote::Remote;
 use crate::run::Run;
-use crate::wait::{self, Seen};
+use crate::wait::Seen;
 
 /// Longest time from asking for an image to its being available. Minutes are usual; Packer's users had to raise 30.
 const IMAGE_DEADLINE: Duration = Duration::from_hours(1);
@@ -38,7 +38,7 @@ pub async fn image<C: Cloud, R: Remote>(
         let mut tags = plan.tags.clone();
         tags.extend(plan.tags_for("image"));
         tags.insert("Name".into(), plan.name.clone());
-        tags.insert(TAG_BUNDLE.into(), staged.bundle.sha256.clone());
+        tags.insert(TAG_BUNDLE.into(), staged.bundle.sha256.to_string());
         tags.insert("cos:base".into(), plan.base_image.id.to_string());
         let spec = ImageSpec {
             instance: sealed.instance.clone(),
@@ -48,7 +48,7 @@ pub async fn image<C: Cloud, R: Remote>(
             tags,
         };
         let id = run.create("the image", run.cloud.create_image(&spec)).await?;
-        let facts = wait::until(&format!("{id} to be available"), IMAGE_DEADLINE, &run.cancel, || async {
+        let facts = run.until(&format!("{id} to be available"), IMAGE_DEADLINE, || async {
             let facts = run.cloud.image(&id).await.map_err(BakeError::cloud(format!("look at {id}")))?;
             Ok(match facts {
                 Some(facts) if facts.state == ImageState::Available => Seen::Done(facts),

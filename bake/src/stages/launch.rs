@@ -9,7 +9,7 @@ use crate::events::Stage;
 use crate::plan::Plan;
 use crate::remote::Remote;
 use crate::run::Run;
-use crate::wait::{self, Seen};
+use crate::wait::Seen;
 
 /// Longest time from launch to running.
 const RUNNING_DEADLINE: Duration = Duration::from_mins(10);
@@ -42,7 +42,7 @@ pub(super) async fn start<C: Cloud, R: Remote>(
     run: &Run<'_, C, R>,
 ) -> Result<(InstanceId, String), BakeError> {
     let instance = run.create(what, run.cloud.launch(spec)).await?;
-    let zone = wait::until(&format!("{instance} to run"), RUNNING_DEADLINE, &run.cancel, || async {
+    let zone = run.until(&format!("{instance} to run"), RUNNING_DEADLINE, || async {
         let facts = run.cloud.instance(&instance).await.map_err(BakeError::cloud(format!("look at {instance}")))?;
         Ok(match facts {
             None => Seen::Pending("it does not show yet".into()),
@@ -54,7 +54,7 @@ pub(super) async fn start<C: Cloud, R: Remote>(
         })
     })
     .await?;
-    let online = wait::until(&format!("{instance} to take commands"), ONLINE_DEADLINE, &run.cancel, || async {
+    let online = run.until(&format!("{instance} to take commands"), ONLINE_DEADLINE, || async {
         match run.remote.online(&instance).await {
             Ok(true) => return Ok(Seen::Done(())),
             Ok(false) => {}

@@ -10,17 +10,18 @@ use std::time::Duration;
 use cos_agent::bundle::PayloadHeader;
 use futures::{TryStreamExt, stream};
 
-use crate::bundle::{self, Bundle};
+use crate::bundle::{self, AgentBinary, Bundle};
 use crate::cloud::{Cloud, SnapshotId, SnapshotSpec, SnapshotState};
 use crate::error::BakeError;
 use crate::events::{Event, Stage};
-use crate::lock::Lock;
+use crate::lock::{Lock, Source};
 use crate::payload::Payload;
 use crate::plan::{Plan, TAG_BUNDLE, TAG_EXPIRES_AT};
-use crate::release::{ArchiveCache, Fetcher};
+use crate::release::signature::TrustedKeys;
+use crate::release::{ArchiveCache, Fetcher, ReleaseError, Upstream};
 use crate::remote::Remote;
 use crate::run::Run;
-use crate::wait::{self, Seen};
+use crate::wait::Seen;
 
 /// Blocks under way at once. 32 of 512 KiB fill a gigabit line and stay far below the quota of 1,000 a second.
 const UPLOADS: usize = 32;
@@ -34,12 +35,16 @@ pub enum Ingredients {
     ToBuild {
         /// Which archives.
         lock: Lock,
-        /// Where archives are kept.
-        archives: ArchiveCache,
-        /// Downloads what is not there.
+        /// Where they come from.
+        upstream: Upstream,
+        /// Downloads them.
         fetcher: Fetcher,
+        /// Where they are kept.
+        archives: ArchiveCache,
+        /// Whose signatures are believed.
+        keys: TrustedKeys,
         /// The agent's binary.
-        agent: PathBuf,
+        agent: AgentBinary,
         /// Folder where bundles are kept.
         bundles: PathBuf,
     },
@@ -63,11 +68,11 @@ pub async fn stage<C: Cloud, R: Remote>(
 ) -> Result<Staged, BakeError> {
     let bundle = run.stage(Stage::Bundle, build(plan, ingredients)).await?;
     run.stage(Stage::Payload, async {
-        let payload = open(&bundle)?;
-        let header = payload.header().clone();
+        let payload = open(&bundle).await?;
+        let header = payload.header.clone();
         let existing = run
             .cloud
-            .snapshot_tagged(TAG_BUNDLE, &bundle.sha256)
+            .snapshot_tagged(TAG_BUNDLE, &bundle.sha256.to_string())
             .await
             .map_err(BakeError::cloud("look for a payload of this bundle"))?;
         // An image's snapshot carries the bundle's digest too; only a payload's purpose is to be one.
@@ -100,22 +105,34 @@ pub async fn keep<C: Cloud, R: Remote>(staged: &Staged, run: &Run<'_, C, R>) {
 async fn build(plan: &Plan, ingredients: &Ingredients) -> Result<(Arc<Bundle>, String), BakeError> {
     let bundle = match ingredients {
         Ingredients::Built(bundle) => Arc::clone(bundle),
-        Ingredients::ToBuild { lock, archives, fetcher, agent, bundles } => {
-            let built = bundle::build(lock, plan.arch, archives, fetcher, agent, bundles).await;
-            Arc::new(built.map_err(|source| BakeError::Release { action: "build the bundle", source })?)
+        Ingredients::ToBuild { lock, upstream, fetcher, archives, keys, agent, bundles } => {
+            let source = Source { upstream, fetcher, cache: archives, keys };
+            let prepared = bundle::prepare(&source, lock, plan.arch, agent, bundles).await;
+            Arc::new(prepared.map_err(|source| BakeError::Release { action: "make the bundle", source })?)
         }
     };
     let outcome = format!(
-        "{} files, {} MiB, sha256 {}",
+        "{} files in {} MiB{}",
         bundle.manifest.files.len(),
-        bundle.size / (1024 * 1024),
-        &bundle.sha256[..12]
+        bundle.size.div_ceil(1024 * 1024),
+        if bundle.reused { ", made before" } else { "" }
     );
     Ok((bundle, outcome))
 }
 
-fn open(bundle: &Bundle) -> Result<Payload, BakeError> {
-    Payload::open(bundle).map_err(|source| BakeError::Release { action: "read the bundle", source })
+async fn open(bundle: &Arc<Bundle>) -> Result<Payload, BakeError> {
+    let bundle = Arc::clone(bundle);
+    on_thread(move || Payload::open(&bundle)).await
+}
+
+/// Work on files runs on a thread of its own.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReleaseError> + Send + 'static,
+) -> Result<T, BakeError> {
+    let worked = tokio::task::spawn_blocking(work).await;
+    // A panic of ours goes on as one.
+    let worked = worked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    worked.map_err(|source| BakeError::Release { action: "read the bundle", source })
 }
 
 async fn upload<C: Cloud, R: Remote>(
@@ -125,7 +142,7 @@ async fn upload<C: Cloud, R: Remote>(
     run: &Run<'_, C, R>,
 ) -> Result<SnapshotId, BakeError> {
     let mut tags: BTreeMap<String, String> = plan.tags_for("payload");
-    tags.insert(TAG_BUNDLE.into(), bundle.sha256.clone());
+    tags.insert(TAG_BUNDLE.into(), bundle.sha256.to_string());
     tags.insert("cos:payload".into(), "true".into());
     let spec = SnapshotSpec {
         size_gib: payload.volume_size_gib(),
@@ -144,14 +161,11 @@ async fn upload<C: Cloud, R: Remote>(
                 if run.cancel.is_cancelled() {
                     return Err(BakeError::Interrupted);
                 }
-                let block = tokio::task::spawn_blocking(move || payload.read_block(index))
-                    .await
-                    .map_err(|error| BakeError::usage(format!("reading the bundle failed: {error}"), "bake again"))?
-                    .map_err(|source| BakeError::Release { action: "read the bundle", source })?;
+                let block = on_thread(move || payload.read_block(index)).await?;
                 // A block that was never put reads as zeros.
-                if block.iter().any(|byte| *byte != 0) {
+                if !block.is_zero() {
                     run.cloud
-                        .put_block(snapshot, index, block)
+                        .put_block(snapshot, index, block.bytes)
                         .await
                         .map_err(BakeError::cloud(format!("put block {index} of {blocks} into {snapshot}")))?;
                     put.fetch_add(1, Ordering::Relaxed);
@@ -172,7 +186,7 @@ async fn upload<C: Cloud, R: Remote>(
         .complete_snapshot(&snapshot, changed)
         .await
         .map_err(BakeError::cloud(format!("complete {snapshot}")))?;
-    wait::until(&format!("{snapshot} to be completed"), SNAPSHOT_DEADLINE, &run.cancel, || async {
+    run.until(&format!("{snapshot} to be completed"), SNAPSHOT_DEADLINE, || async {
         let facts = run.cloud.snapshot(&snapshot).await.map_err(BakeError::cloud(format!("look at {snapshot}")))?;
         Ok(match facts.map(|facts| facts.state) {
             Some(SnapshotState::Completed) => Seen::Done(()),

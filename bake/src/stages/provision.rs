@@ -11,7 +11,7 @@ use crate::events::Stage;
 use crate::plan::Plan;
 use crate::remote::{Remote, Script, ScriptOutput};
 use crate::run::Run;
-use crate::wait::{self, Seen};
+use crate::wait::Seen;
 
 /// Device name of the payload in EC2's words; a Nitro machine shows it as an NVMe disk of another name.
 pub(super) const PAYLOAD_DEVICE: &str = "/dev/sdf";
@@ -51,7 +51,7 @@ pub async fn provision<C: Cloud, R: Remote>(
         let output = succeeded(&script.name, &builder.instance, output)?;
         let packages = packages(&output.stdout);
         let outcome = format!("{} files installed", staged.bundle.manifest.files.len());
-        let manifest_sha256 = staged.bundle.manifest_sha256.clone();
+        let manifest_sha256 = staged.bundle.manifest_sha256.to_string();
         Ok((Provisioned { builder, manifest_sha256, packages }, outcome))
     })
     .await
@@ -70,7 +70,7 @@ async fn attach_payload<C: Cloud, R: Remote>(
         token: format!("{}-volume", plan.bake_id),
     };
     let volume = run.create("the payload volume", run.cloud.create_volume(&spec)).await?;
-    wait::until(&format!("{volume} to be available"), VOLUME_DEADLINE, &run.cancel, || async {
+    run.until(&format!("{volume} to be available"), VOLUME_DEADLINE, || async {
         let facts = run.cloud.volume(&volume).await.map_err(BakeError::cloud(format!("look at {volume}")))?;
         Ok(match facts.map(|facts| facts.state) {
             Some(VolumeState::Available) => Seen::Done(()),

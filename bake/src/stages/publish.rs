@@ -51,7 +51,7 @@ pub async fn publish<C: Cloud, R: Remote>(
         snapshots: facts.snapshots.iter().map(ToString::to_string).collect(),
         tags,
         components: components(staged),
-        bundle_sha256: staged.bundle.sha256.clone(),
+        bundle_sha256: staged.bundle.sha256.to_string(),
         bundle_manifest_sha256: proven.manifest_sha256,
         packages: proven.packages,
         phases: run.phases(),

@@ -10,7 +10,7 @@ use crate::error::BakeError;
 use crate::events::Stage;
 use crate::remote::{Remote, Script};
 use crate::run::Run;
-use crate::wait::{self, Seen};
+use crate::wait::Seen;
 
 /// Longest time of the sealing itself.
 const SEAL_DEADLINE: Duration = Duration::from_mins(5);
@@ -46,7 +46,7 @@ pub async fn seal<C: Cloud, R: Remote>(verified: Verified, run: &Run<'_, C, R>) 
             message: "its report is not the JSON that it must be".into(),
         })?;
         run.cloud.stop(&instance).await.map_err(BakeError::cloud(format!("stop {instance}")))?;
-        wait::until(&format!("{instance} to stop"), STOP_DEADLINE, &run.cancel, || async {
+        run.until(&format!("{instance} to stop"), STOP_DEADLINE, || async {
             let facts =
                 run.cloud.instance(&instance).await.map_err(BakeError::cloud(format!("look at {instance}")))?;
             Ok(match facts.as_ref().map(|facts| facts.state) {

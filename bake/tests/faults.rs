@@ -1,0 +1,330 @@
+//! Fault loops over a whole bake on the fakes: fail at every call, lose the reply of every call, kill at every call,
+//! cancel at every call. One loop covers every way out, also of stages that are not written yet.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cos_bake::base::Base;
+use cos_bake::bundle::Bundle;
+use cos_bake::cleanup::Patience;
+use cos_bake::cloud::Resource;
+use cos_bake::cloud::fake::{FakeCloud, Fault};
+use cos_bake::error::{BakeError, Exit};
+use cos_bake::events::Events;
+use cos_bake::ledger::{Begin, Ledger, Record};
+use cos_bake::lock::Lock;
+use cos_bake::manifest::Manifest;
+use cos_bake::pipeline;
+use cos_bake::plan::{self, Plan, TAG_EXPIRES_AT};
+use cos_bake::recipe::Recipe;
+use cos_bake::release::Arch;
+use cos_bake::remote::fake::FakeRemote;
+use cos_bake::run::Run;
+use cos_bake::stages::payload::Ingredients;
+use cos_bake::sweep;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+mod support;
+
+const REGION: &str = "eu-central-1";
+
+/// Time between two polls: nothing takes time on the fakes.
+const PAUSE: Duration = Duration::from_millis(1);
+
+struct World {
+    cloud: FakeCloud,
+    remote: FakeRemote,
+    folder: tempfile::TempDir,
+    bundle: Arc<Bundle>,
+    lock: Lock,
+    dead_process: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        let cloud = FakeCloud::standard();
+        let remote = FakeRemote::new(&cloud)
+            .prints("install", r#"{"packages":["iptables-1.8.4"]}"#)
+            .prints("seal", r#"{"machine_id_sha256":"00","host_keys":[]}"#);
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = Arc::new(support::bundle(folder.path()));
+        // A process that is over: a sweep must take the bake for dead.
+        let mut ended = Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        Self { cloud, remote, folder, bundle, lock: support::lock(), dead_process: ended.id() }
+    }
+
+    fn ledgers(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn plan(&self) -> Plan {
+        let recipe = Recipe {
+            base: Base::Al2,
+            arch: Arch::X86_64,
+            name: Some("image".into()),
+            tags: BTreeMap::from([("team".into(), "platform".into())]),
+            instance_type: None,
+            subnet: None,
+            security_groups: vec![],
+            profile: None,
+            root_size_gib: None,
+            keep_payload: false,
+        };
+        plan::resolve(&recipe, &self.lock, REGION, Timestamp::now(), &self.cloud).await.unwrap()
+    }
+
+    async fn bake(&self, plan: &Plan, cancel: CancellationToken) -> Result<Manifest, BakeError> {
+        let begin = Begin {
+            bake_id: plan.bake_id.clone(),
+            region: REGION.into(),
+            process: self.dead_process,
+            process_start: 1,
+            image_name: plan.name.clone(),
+            started_at: Timestamp::now().to_string(),
+        };
+        let ledger = Ledger::begin(self.ledgers(), begin).unwrap();
+        let logs = self.ledgers().join("logs");
+        let run = Run::new(&self.cloud, &self.remote, Events::new(|_| {}), cancel, ledger, logs)
+            .with_pause(PAUSE);
+        pipeline::bake(plan, &Ingredients::Built(Arc::clone(&self.bundle)), &run).await
+    }
+
+    async fn sweep(&self) -> cos_bake::cleanup::CleanupReport {
+        let request = sweep::Request::default();
+        let patience = Patience { pause: PAUSE, ..Patience::default() };
+        let now = Timestamp::now();
+        let remains = sweep::find(&self.cloud, REGION, self.ledgers(), &request, now).await.unwrap();
+        sweep::remove(&self.cloud, self.ledgers(), &remains, patience, &Events::new(|_| {})).await.unwrap()
+    }
+
+    /// Nothing, or one whole published image.
+    fn assert_nothing_but_a_published_image(&self, context: &str) {
+        let live = self.cloud.live();
+        let images = live.iter().filter(|resource| matches!(resource, Resource::Image(_))).count();
+        if images == 0 {
+            assert_eq!(live, [], "{context}");
+            return;
+        }
+        assert_eq!(images, 1, "{context}: {live:?}");
+        for resource in &live {
+            assert!(matches!(resource, Resource::Image(_) | Resource::Snapshot(_)), "{context}: {live:?}");
+            let tags = self.cloud.tags(resource).unwrap();
+            assert!(!tags.contains_key(TAG_EXPIRES_AT), "{context}: {resource} would be swept");
+        }
+    }
+}
+
+/// Number of calls of a bake that goes well, before and after the plan.
+async fn calls_of_a_bake() -> (usize, usize) {
+    let world = World::new();
+    let plan = world.plan().await;
+    let planned = world.cloud.call_count();
+    world.bake(&plan, CancellationToken::new()).await.unwrap();
+    (planned, world.cloud.call_count())
+}
+
+#[tokio::test]
+async fn a_bake_leaves_its_image_and_nothing_else() {
+    let world = World::new();
+    let plan = world.plan().await;
+    let manifest = world.bake(&plan, CancellationToken::new()).await.unwrap();
+    assert_eq!(manifest.name, "image");
+    assert_eq!(manifest.packages, ["iptables-1.8.4"]);
+    assert_eq!(manifest.tags["team"], "platform");
+    world.assert_nothing_but_a_published_image("a good bake");
+    let records = Record::read_all(world.ledgers()).unwrap();
+    assert!(records[0].ended && records[0].live.is_empty());
+    assert_eq!(records[0].kept, [Resource::Image(manifest.image.as_str().into())]);
+    // The image's own sweep finds nothing, today and after the expiry.
+    assert_eq!(world.sweep().await.released, []);
+    world.assert_nothing_but_a_published_image("after a sweep");
+}
+
+#[tokio::test]
+async fn a_failure_at_any_call_leaves_nothing() {
+    let (planned, all) = calls_of_a_bake().await;
+    for fault in [Fault::Before, Fault::After] {
+        for call in planned..all {
+            let world = World::new();
+            let plan = world.plan().await;
+            world.cloud.fail_at(call, fault);
+            let outcome = world.bake(&plan, CancellationToken::new()).await;
+            let context = format!("{fault:?} call {}: {outcome:?}", world.cloud.calls()[call]);
+            if let Err(error) = &outcome {
+                assert_eq!(error.exit(), Exit::Cloud, "{context}");
+            }
+            world.assert_nothing_but_a_published_image(&context);
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_a_kill_at_any_call_a_sweep_leaves_nothing() {
+    let (planned, all) = calls_of_a_bake().await;
+    for fault in [Fault::Before, Fault::After] {
+        for call in planned..all {
+            let world = World::new();
+            let plan = world.plan().await;
+            world.cloud.kill_at(call, fault);
+            let outcome = world.cloud.until_killed(world.bake(&plan, CancellationToken::new())).await;
+            assert!(outcome.is_none(), "call {call} of {all} did not kill");
+            world.cloud.heal();
+            let report = world.sweep().await;
+            let context = format!("killed {fault:?} call {}", world.cloud.calls()[call]);
+            assert_eq!(report.leftovers, [], "{context}");
+            world.assert_nothing_but_a_published_image(&context);
+            let records = Record::read_all(world.ledgers()).unwrap();
+            assert!(records.iter().all(|record| record.ended), "{context}: a ledger is open");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_at_any_call_leaves_nothing() {
+    let (planned, all) = calls_of_a_bake().await;
+    for call in planned..all {
+        let world = World::new();
+        let plan = world.plan().await;
+        let cancel = CancellationToken::new();
+        let at_call = cancel.clone();
+        world.cloud.on_call(move |seen| {
+            if seen.index == call {
+                at_call.cancel();
+            }
+        });
+        let outcome = world.bake(&plan, cancel).await;
+        let context = format!("cancelled at call {}: {outcome:?}", world.cloud.calls()[call]);
+        if let Err(error) = &outcome {
+            assert_eq!(error.exit(), Exit::Interrupted, "{context}");
+        }
+        world.assert_nothing_but_a_published_image(&context);
+    }
+}
+
+#[tokio::test]
+async fn when_the_cloud_goes_dark_leftovers_are_named_and_a_later_sweep_takes_them() {
+    let (planned, all) = calls_of_a_bake().await;
+    for call in planned..all {
+        let world = World::new();
+        let plan = world.plan().await;
+        let dark = world.cloud.clone();
+        world.cloud.on_call(move |seen| {
+            if seen.index == call {
+                dark.go_dark();
+            }
+        });
+        let outcome = world.bake(&plan, CancellationToken::new()).await;
+        let context = format!("dark from call {call}: {outcome:?}");
+        let ledger_knows = Record::read_all(world.ledgers()).unwrap().iter().any(|record| !record.live.is_empty());
+        if ledger_knows {
+            assert_eq!(outcome.unwrap_err().exit(), Exit::Leftovers, "{context}");
+        }
+        world.cloud.heal();
+        world.sweep().await;
+        world.assert_nothing_but_a_published_image(&context);
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_fails_has_its_own_exit_code_and_leaves_nothing() {
+    let output = |status: i32, words: &str| cos_bake::remote::ScriptOutput {
+        status: Some(status),
+        stdout: String::new(),
+        stderr: words.to_owned(),
+    };
+    for (step, status, exit) in [
+        ("install", 6, Exit::Step),
+        ("install", 4, Exit::Verification),
+        ("verify", 4, Exit::Verification),
+        ("seal", 6, Exit::Step),
+        ("boot test", 7, Exit::BootTest),
+        ("boot test", 4, Exit::BootTest),
+    ] {
+        let mut world = World::new();
+        world.remote = world.remote.clone().answers(step, output(status, "/opt/nomad/bin/nomad differs"));
+        let plan = world.plan().await;
+        let error = world.bake(&plan, CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.exit(), exit, "{step} {status}");
+        assert!(error.to_string().contains("/opt/nomad/bin/nomad differs"), "{error}");
+        assert_eq!(world.cloud.live(), [], "{step} {status}");
+    }
+}
+
+#[tokio::test]
+async fn everything_made_carries_its_tags_from_the_start() {
+    let world = World::new();
+    let plan = world.plan().await;
+    let seen = world.cloud.clone();
+    world.cloud.on_call(move |_| {
+        for resource in seen.live() {
+            let tags = seen.tags(&resource).unwrap_or_default();
+            assert!(tags.contains_key("cos:bake-id"), "{resource} is untagged");
+        }
+    });
+    world.bake(&plan, CancellationToken::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn plan_changes_nothing_and_refuses_what_would_fail() {
+    let world = World::new();
+    let plan = world.plan().await;
+    assert_eq!(world.cloud.live(), []);
+    world.bake(&plan, CancellationToken::new()).await.unwrap();
+    let recipe = |base, arch| Recipe {
+        base,
+        arch,
+        name: Some("image".into()),
+        tags: BTreeMap::new(),
+        instance_type: None,
+        subnet: Some("subnet-none".into()),
+        security_groups: vec![],
+        profile: None,
+        root_size_gib: Some(1),
+        keep_payload: false,
+    };
+    let refused = async |base, arch| {
+        let recipe = recipe(base, arch);
+        plan::resolve(&recipe, &world.lock, REGION, Timestamp::now(), &world.cloud).await.unwrap_err()
+    };
+    let error = refused(Base::Al2, Arch::X86_64).await;
+    assert_eq!(error.exit(), Exit::Refused);
+    for part in ["`image` is taken", "subnet-none", "1 GiB is smaller"] {
+        assert!(error.to_string().contains(part), "{part} in {error}");
+    }
+    let error = refused(Base::Al1, Arch::Arm64).await;
+    assert_eq!(error.exit(), Exit::Refused);
+    assert!(error.to_string().contains("never made for arm64"), "{error}");
+}
+
+#[tokio::test]
+async fn a_sweep_leaves_look_alikes_alone() {
+    use cos_bake::cloud::{Cloud, SnapshotSpec};
+    let world = World::new();
+    let past = "2020-01-01T00:00:00Z";
+    let foreign: [&[(&str, &str)]; 5] = [
+        &[("cos:bake-id", "mine"), (TAG_EXPIRES_AT, past)],
+        &[("cos:bake-id", "cos-20200101000000-00ff00")],
+        &[(TAG_EXPIRES_AT, past)],
+        &[("cos:bake-id", "cos-20200101000000-00ff00"), (TAG_EXPIRES_AT, "soon")],
+        &[("cos:bake-id", "cos-20200101000000-00FF00"), (TAG_EXPIRES_AT, past)],
+    ];
+    let tags = |tags: &[(&str, &str)]| {
+        tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    for (number, foreign) in foreign.iter().enumerate() {
+        let token = format!("foreign-{number}");
+        let spec = SnapshotSpec { size_gib: 1, description: String::new(), tags: tags(foreign), token };
+        world.cloud.start_snapshot(&spec).await.unwrap();
+    }
+    let before = world.cloud.live();
+    let ours = tags(&[("cos:bake-id", "cos-20200101000000-00ff00"), (TAG_EXPIRES_AT, past)]);
+    let spec = SnapshotSpec { size_gib: 1, description: String::new(), tags: ours, token: "ours".into() };
+    let ours = world.cloud.start_snapshot(&spec).await.unwrap();
+    assert_eq!(world.sweep().await.released, [Resource::Snapshot(ours)]);
+    assert_eq!(world.cloud.live(), before);
+}

@@ -1,0 +1,54 @@
+//! A small bundle and a lock that fits it, for bakes on the fakes: real bytes with real digests, but no real products.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use cos_agent::bundle::{BundleManifest, MANIFEST_VERSION, Trust};
+use cos_bake::bundle::Bundle;
+use cos_bake::digest::Digest;
+use cos_bake::lock::{Lock, LockedArchive};
+use cos_bake::release::{Arch, Product};
+
+/// A bundle of three blocks, the second of them all zeros.
+pub(crate) fn bundle(folder: &Path) -> Bundle {
+    let mut bytes = vec![b'a'; 512 * 1024];
+    bytes.extend(vec![0; 512 * 1024]);
+    bytes.extend(vec![b'b'; 1000]);
+    let path = folder.join("bundle.tar");
+    std::fs::write(&path, &bytes).unwrap();
+    let manifest = BundleManifest {
+        version: MANIFEST_VERSION,
+        arch: "x86_64".into(),
+        components: BTreeMap::new(),
+        directories: vec![],
+        files: vec![],
+        links: vec![],
+        users: vec![],
+    };
+    Bundle {
+        path,
+        sha256: Digest::of(&bytes),
+        size: bytes.len() as u64,
+        manifest,
+        manifest_sha256: Digest::of(b"manifest"),
+        agent_offset: 0,
+        agent_size: 10,
+        agent_sha256: Digest::of(&bytes[..10]),
+        reused: false,
+    }
+}
+
+/// A lock with every product for x86_64.
+pub(crate) fn lock() -> Lock {
+    Lock::new(Product::ALL.map(|product| LockedArchive {
+        component: product,
+        arch: Arch::X86_64,
+        version: "1.0.0".into(),
+        url: "https://example.com/archive".into(),
+        sha256: Digest::of(product.name().as_bytes()),
+        size: 1,
+        trust: if product.is_signed() { Trust::Signed } else { Trust::FirstUse },
+        signed_by: product.is_signed().then(|| "00".into()),
+        signing_key: None,
+    }))
+}
