@@ -1,6 +1,23 @@
 //! Owns the port to machines: what the EC2 half of the sandbox asks for, and what a machine answers.
 //! Touches nothing itself; the rooms below it touch namespaces, QEMU and systemd-nspawn.
 
+mod authority;
+mod command;
+mod container;
+mod endpoint;
+mod fleet;
+mod held;
+mod imds;
+mod machine;
+mod namespace;
+mod network;
+mod virtual_machine;
+
+pub use authority::Authority;
+pub use fleet::{Fleet, Options};
+pub use held::Held;
+pub use namespace::Namespace;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::Ipv4Addr;
