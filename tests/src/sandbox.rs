@@ -1,6 +1,9 @@
 //! Owns the assembly of a sandbox: machines, executor, moto and the front, in the order in which they need each other.
 //! Touches one folder, loopback, and through its parts all that they touch.
 
+pub mod real;
+pub mod session;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,8 +37,6 @@ pub struct Settings {
     pub name: String,
     /// Its folder: disks, logs, socket.
     pub folder: PathBuf,
-    /// Loopback port; 0 takes a free one.
-    pub port: u16,
     /// Region of its base images.
     pub region: String,
     /// Minimum times.
@@ -64,15 +65,19 @@ pub struct Running<M> {
     tasks: JoinSet<Result<()>>,
 }
 
+/// Opens the loopback port; machines need to know it before they exist.
+pub async fn listen(port: u16) -> Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+    listener.with_context(|| format!("loopback port {port} cannot be opened"))
+}
+
 /// Starts a sandbox with the given machines.
 pub async fn start<M: Machines>(
     settings: &Settings,
+    listener: TcpListener,
     machines: Arc<M>,
     host: Box<dyn Host>,
 ) -> Result<Running<M>> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port))
-        .await
-        .with_context(|| format!("loopback port {} cannot be opened", settings.port))?;
     let address = listener.local_addr()?;
 
     let store = DiskStore::open(&settings.folder.join("disks"))?;
@@ -135,8 +140,9 @@ impl<M: Machines> Running<M> {
         }
     }
 
-    /// Ends moto and stops listening. Machines are the caller's to end.
+    /// Ends moto, stops listening, and starts no machine any more. Those that run are the caller's to end.
     pub async fn stop(mut self) {
+        self.executor.close().await;
         self.tasks.shutdown().await;
         self.moto.stop().await;
     }

@@ -12,15 +12,15 @@ use cos_tests::api::executor::MachineChoice;
 use cos_tests::api::timeline::Timeline;
 use cos_tests::sandbox::{self, Settings};
 
-/// The interpreter that has moto, by `COS_SANDBOX_PYTHON` or at the place where `./dev` makes it.
+/// The interpreter that has moto.
 fn python() -> Option<PathBuf> {
-    let named = std::env::var_os("COS_SANDBOX_PYTHON").map(PathBuf::from);
-    let named = named.or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))?;
-        Some(cache.join("cos/moto-venv/bin/python"))
-    })?;
-    named.is_file().then_some(named)
+    let named = std::env::var_os("COS_TESTS_PYTHON").map(PathBuf::from)?;
+    assert!(
+        named.is_file(),
+        "COS_TESTS_PYTHON names {}, which is no file",
+        named.display()
+    );
+    Some(named)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,9 +28,11 @@ async fn boto3_sees_a_real_ec2() {
     let Some(python) = python() else {
         assert!(
             std::env::var_os("CI").is_none(),
-            "no Python with moto: set COS_SANDBOX_PYTHON"
+            "no Python with moto: set COS_TESTS_PYTHON"
         );
-        eprintln!("SKIPPED boto3_sees_a_real_ec2: no Python with moto (COS_SANDBOX_PYTHON)");
+        eprintln!(
+            "SKIPPED boto3_sees_a_real_ec2: no Python with moto (COS_TESTS_PYTHON); ./dev test sets it"
+        );
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -40,7 +42,6 @@ async fn boto3_sees_a_real_ec2() {
     let settings = Settings {
         name: "test".into(),
         folder: folder.path().to_owned(),
-        port: 0,
         region: "us-east-1".into(),
         timeline: Timeline::INSTANT,
         machines: MachineChoice::Auto,
@@ -50,12 +51,11 @@ async fn boto3_sees_a_real_ec2() {
         python: python.clone(),
         bases: vec![("al2".into(), base)],
     };
-    let running = sandbox::start(
-        &settings,
-        Arc::new(api::fake::Fake::default()),
-        Box::new(api::fake::NoHost),
-    );
-    let running = running.await.unwrap();
+    let listener = sandbox::listen(0).await.unwrap();
+    let machines = Arc::new(api::fake::Fake::default());
+    let running = sandbox::start(&settings, listener, machines, Box::new(api::fake::NoHost))
+        .await
+        .unwrap();
 
     let mut boto3 = tokio::process::Command::new(&python);
     boto3

@@ -153,7 +153,7 @@ fn list<M: Machines>(executor: &Executor<M>, snapshot: &str, query: &str) -> Res
     let (mut file, length) = open(executor, snapshot)?;
     let blocks = present(&mut file, length).map_err(|error| Refusal::internal(error.to_string()))?;
     let entry = |index: u64| json!({"BlockIndex": index, "BlockToken": token(snapshot, index)});
-    page(&blocks, query, length, "Blocks", entry)
+    Ok(page(&blocks, query, length, "Blocks", entry))
 }
 
 fn changed<M: Machines>(
@@ -176,7 +176,7 @@ fn changed<M: Machines>(
         }
     }
     let entry = |index: u64| json!({"BlockIndex": index, "FirstBlockToken": token(&first, index), "SecondBlockToken": token(second, index)});
-    page(&differing, query, length, "ChangedBlocks", entry)
+    Ok(page(&differing, query, length, "ChangedBlocks", entry))
 }
 
 fn page(
@@ -185,7 +185,7 @@ fn page(
     length: u64,
     name: &str,
     entry: impl Fn(u64) -> serde_json::Value,
-) -> Result<Response<Body>, Refusal> {
+) -> Response<Body> {
     let number = |key: &str| parameter(query, key).and_then(|it| it.parse::<u64>().ok());
     let start = number("pageToken")
         .or_else(|| number("startingBlockIndex"))
@@ -203,7 +203,7 @@ fn page(
     }
     let mut response = Response::new(Body::from(answer.to_string()));
     put_header(&mut response, header::CONTENT_TYPE.as_str(), "application/json");
-    Ok(response)
+    response
 }
 
 /// Opens a snapshot for reading. Those of base images belong to another account and are not readable, as in AWS.

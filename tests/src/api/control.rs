@@ -2,7 +2,7 @@
 //! Touches moto for its listing, and the host through `Host`.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub trait Host: Send + Sync {
     fn held(&self) -> Later<'_, Vec<String>>;
 
     /// Opens a loopback port that leads to a port of an instance.
-    fn forward(&self, instance: String, port: u16) -> Later<'_, Result<SocketAddr>>;
+    fn forward(&self, address: Ipv4Addr, port: u16) -> Later<'_, Result<SocketAddr>>;
 }
 
 /// `GET /_sandbox/state`: everything that is held beyond the start, by kind, and how many that are.
@@ -120,7 +120,9 @@ pub(super) async fn add_fault<M: Machines>(
     match rules {
         Err(error) => text(StatusCode::BAD_REQUEST, &format!("{error}\n")),
         Ok(rules) => {
-            rules.into_iter().for_each(|rule| front.faults.add(rule));
+            for rule in rules {
+                front.faults.add(rule);
+            }
             json_answer(&json!(front.faults.list()))
         }
     }
@@ -144,7 +146,13 @@ pub(super) async fn forward<M: Machines>(
     State(front): State<Arc<Front<M>>>,
     Json(wanted): Json<Forward>,
 ) -> Response<Body> {
-    match front.host.forward(wanted.instance, wanted.port).await {
+    let Some(address) = front.executor.address(&wanted.instance) else {
+        return text(
+            StatusCode::NOT_FOUND,
+            &format!("there is no instance {} that runs\n", wanted.instance),
+        );
+    };
+    match front.host.forward(address, wanted.port).await {
         Ok(address) => json_answer(&json!({"address": address.to_string()})),
         Err(error) => text(StatusCode::BAD_REQUEST, &format!("{error:#}\n")),
     }

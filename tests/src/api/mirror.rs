@@ -82,12 +82,13 @@ fn listing(folder: &Path) -> Response<Body> {
         })
         .collect();
     names.sort();
-    let lines: String = names
+    let lines: Vec<String> = names
         .iter()
-        .map(|name| format!("<a href=\"{name}\">{name}</a>\n"))
+        .map(|name| format!("<a href=\"{name}\">{name}</a>"))
         .collect();
+    let lines = lines.join("\n");
     let mut response = Response::new(Body::from(format!(
-        "<html><body><pre>\n{lines}</pre></body></html>\n"
+        "<html><body><pre>\n{lines}\n</pre></body></html>\n"
     )));
     response
         .headers_mut()

@@ -144,12 +144,17 @@ fn base_image(known: &Known, disks: &[(String, PathBuf)]) -> Result<BaseImage> {
         stamp = format!("{}:{}", path.display(), metadata.len());
     }
     let digest = Sha256::digest(format!("{base}/{architecture}/{stamp}"));
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let word = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0_u64, |word, byte| (word << 8) | u64::from(*byte))
+    };
+    let (image, snapshot) = (word(&digest[..8]), word(&digest[8..16]));
     Ok(BaseImage {
         base: (*base).to_owned(),
         architecture: (*architecture).to_owned(),
-        image: format!("ami-0{}", &hex[..16]),
-        snapshot: format!("snap-0{}", &hex[16..32]),
+        image: format!("ami-0{image:016x}"),
+        snapshot: format!("snap-0{snapshot:016x}"),
         name: known.name.to_owned(),
         description: format!(
             "COS sandbox: a Debian stand-in for {title} ({architecture}), not Amazon's image"

@@ -2,7 +2,7 @@
 //! Touches `sh`. Only the EC2 half is tested with them; real machines have tests of their own.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -157,7 +157,7 @@ impl Host for NoHost {
         Box::pin(async { Vec::new() })
     }
 
-    fn forward(&self, instance: String, _port: u16) -> Later<'_, Result<SocketAddr>> {
-        Box::pin(async move { bail!("{instance} has no network") })
+    fn forward(&self, address: Ipv4Addr, _port: u16) -> Later<'_, Result<SocketAddr>> {
+        Box::pin(async move { bail!("{address} is on no network") })
     }
 }

@@ -125,7 +125,7 @@ impl<M: Machines> Executor<M> {
     }
 
     /// Cancels a command. As with the real agent this is best effort: what the script started may go on.
-    pub(super) fn cancel_command(&self, command: &str, instance: &str) -> Result<Value, Refusal> {
+    pub(super) fn cancel_command(&self, command: &str, instance: &str) {
         let key = (command.to_owned(), instance.to_owned());
         let task = self
             .state()
@@ -137,15 +137,18 @@ impl<M: Machines> Executor<M> {
             task.abort();
             self.end(&key, "Cancelled", "Cancelled", -1, "", "");
         }
-        Ok(Value::Null)
     }
 
     /// Ends the commands of an instance that is gone.
     pub(super) fn abandon_commands(&self, instance: &str) {
         let open: Vec<_> = {
             let state = self.state();
-            let open = state.commands.iter().filter(|(key, command)| key.1 == instance && command.is_open());
-            open.map(|(key, command)| (key.clone(), command.task.clone())).collect()
+            let open = state
+                .commands
+                .iter()
+                .filter(|(key, command)| key.1 == instance && command.is_open());
+            open.map(|(key, command)| (key.clone(), command.task.clone()))
+                .collect()
         };
         for (key, task) in open {
             if let Some(task) = task {

@@ -18,7 +18,7 @@ use crate::api::wire::SnapshotOf;
 use crate::machines::{Disk, MachineState, Machines};
 
 /// How long a machine may take to shut down for an image.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How far the work on a disk is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,12 +100,7 @@ impl Snapshot {
 }
 
 impl<M: Machines> Executor<M> {
-    pub(super) fn create_volume(
-        self: &Arc<Self>,
-        id: &str,
-        snapshot: Option<String>,
-        gib: u64,
-    ) -> Result<Value, Refusal> {
+    pub(super) fn create_volume(self: &Arc<Self>, id: &str, snapshot: Option<String>, gib: u64) {
         self.state().volumes.insert(
             id.to_owned(),
             Volume {
@@ -128,7 +123,6 @@ impl<M: Machines> Executor<M> {
                 None => drop(executor.store.remove(&id)),
             }
         });
-        Ok(Value::Null)
     }
 
     pub(super) async fn delete_volume(&self, id: &str) -> Result<Value, Refusal> {
@@ -242,7 +236,10 @@ impl<M: Machines> Executor<M> {
             eprint_line(&format!(
                 "instance {instance} cannot start again after its image: {error}"
             ));
-        } else if let Err(error) = self.machines.reboot(instance).await {
+            return;
+        }
+        let gate = self.gate.read().await;
+        if *gate && let Err(error) = self.machines.reboot(instance).await {
             eprint_line(&format!(
                 "instance {instance} did not start again after its image: {error:#}"
             ));
@@ -333,10 +330,7 @@ impl<M: Machines> Executor<M> {
         }
         if let Some(expected) = checksum {
             // LINEAR: the digest over the blocks' digests in the order of their indices.
-            let linear = upload
-                .blocks
-                .values()
-                .fold(Sha256::new(), |hash, digest| hash.chain_update(digest));
+            let linear = upload.blocks.values().fold(Sha256::new(), Sha256::chain_update);
             let found = BASE64.encode(linear.finalize());
             if found != expected {
                 let message = format!("Checksum {expected} is not the LINEAR checksum {found} of {id}");

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::machines::{Disk, Kind, MachineSpec, MachineState, Machines, Metadata}
 /// How long a machine may take to shut down before it is ended by force.
 ///
 /// EC2 waits some minutes; a machine under emulation takes 10 to 40 s.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Commands that an SSM agent runs at once (DefaultCommandWorkersLimit in amazon-ssm-agent).
 const COMMAND_WORKERS: usize = 5;
@@ -80,6 +80,10 @@ impl Instance {
             "reason": self.reason.as_ref().map(|(code, message)| json!({"code": code, "message": message})),
             "kind": match self.kind { Kind::VirtualMachine => "vm", Kind::Container => "container" },
         })
+    }
+
+    pub(super) fn address(&self) -> Option<Ipv4Addr> {
+        (self.phase != Phase::Terminated).then_some(self.address)
     }
 
     fn spec(&self, id: &str) -> anyhow::Result<MachineSpec> {
@@ -187,7 +191,11 @@ impl<M: Machines> Executor<M> {
             return Ok(());
         }
         let spec = self.read(id, |it| it.spec(id))??;
-        self.machines.start(spec).await?;
+        {
+            let gate = self.gate.read().await;
+            ensure!(*gate, "the sandbox is ending");
+            self.machines.start(spec).await?;
+        }
         at_least(since, self.timeline.pending).await;
         self.change(id, |it| {
             if it.phase == Phase::Pending {
@@ -299,6 +307,10 @@ impl<M: Machines> Executor<M> {
         tokio::spawn(async move {
             let Some(turn) = executor.turn(&id) else { return };
             let _turn = turn.lock().await;
+            let gate = executor.gate.read().await;
+            if !*gate {
+                return;
+            }
             if let Err(error) = executor.machines.reboot(&id).await {
                 eprint_line(&format!("instance {id} did not reboot: {error:#}"));
             }
@@ -314,9 +326,8 @@ impl<M: Machines> Executor<M> {
         Ok(Value::Null)
     }
 
-    pub(super) fn set_role(&self, id: &str, role: Option<String>) -> Result<Value, Refusal> {
+    pub(super) fn set_role(&self, id: &str, role: Option<String>) {
         self.change(id, |it| it.metadata.role = role);
-        Ok(Value::Null)
     }
 
     /// One round of the watch: who answers, and who powered off from inside.

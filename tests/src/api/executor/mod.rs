@@ -6,6 +6,7 @@ mod disks;
 mod instances;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::RwLock;
 
 use super::store::DiskStore;
 use super::timeline::Timeline;
@@ -73,9 +75,8 @@ impl MachineChoice {
     fn kind(self, tags: &BTreeMap<String, String>) -> Kind {
         match self {
             Self::Vm => Kind::VirtualMachine,
-            Self::Container => Kind::Container,
             Self::Auto if tags.contains_key("cos:bake-id") => Kind::VirtualMachine,
-            Self::Auto => Kind::Container,
+            Self::Container | Self::Auto => Kind::Container,
         }
     }
 }
@@ -88,6 +89,8 @@ pub struct Executor<M> {
     timeline: Timeline,
     choice: MachineChoice,
     state: Mutex<State>,
+    /// Whether machines may still be started; held for reading while one is.
+    gate: RwLock<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +110,7 @@ impl<M: Machines> Executor<M> {
             timeline,
             choice,
             state: Mutex::default(),
+            gate: RwLock::new(true),
         });
         let watched = Arc::downgrade(&executor);
         tokio::spawn(async move {
@@ -129,6 +133,16 @@ impl<M: Machines> Executor<M> {
         &self.machines
     }
 
+    /// Waits for machines that are being started, and starts none from now on.
+    pub async fn close(&self) {
+        *self.gate.write().await = false;
+    }
+
+    /// Private address of an instance that has a machine.
+    pub fn address(&self, id: &str) -> Option<Ipv4Addr> {
+        self.read(id, Instance::address).ok().flatten()
+    }
+
     /// Does one act of the plug-in.
     pub async fn act(self: &Arc<Self>, act: Act) -> Result<Value, Refusal> {
         match act {
@@ -139,12 +153,18 @@ impl<M: Machines> Executor<M> {
             Act::Reboot { id } => self.reboot(&id),
             Act::Terminate { id, now } => self.terminate(&id, now),
             Act::Tags { id, tags } => self.set_tags(&id, tags).await,
-            Act::Role { id, role } => self.set_role(&id, role),
+            Act::Role { id, role } => {
+                self.set_role(&id, role);
+                Ok(Value::Null)
+            }
             Act::Console { id } => {
                 let bytes = self.machines.console(&id).await?;
                 Ok(json!(BASE64.encode(bytes)))
             }
-            Act::VolumeCreate { id, snapshot, gib } => self.create_volume(&id, snapshot, gib),
+            Act::VolumeCreate { id, snapshot, gib } => {
+                self.create_volume(&id, snapshot, gib);
+                Ok(Value::Null)
+            }
             Act::VolumeGrow { id, gib } => self.blocking(move |store| store.grow(&id, gib)).await,
             Act::VolumeDelete { id } => self.delete_volume(&id).await,
             Act::VolumeAttach { id, instance, device } => self.attach(&id, &instance, &device).await,
@@ -166,7 +186,10 @@ impl<M: Machines> Executor<M> {
                 execution,
             } => self.send_command(command, instance, script, delivery, execution),
             Act::CommandGet { command, instance } => self.command_report(&command, &instance),
-            Act::CommandCancel { command, instance } => self.cancel_command(&command, &instance),
+            Act::CommandCancel { command, instance } => {
+                self.cancel_command(&command, &instance);
+                Ok(Value::Null)
+            }
         }
     }
 
