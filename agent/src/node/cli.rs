@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::apply::ExecuteError;
 use super::config;
 use super::health::{self, LocalApis, LocalConsul};
 use super::pipeline::{self, Environment, Mode, NodeError};
@@ -76,7 +77,15 @@ impl ApplyArguments {
         let applied = pipeline::apply_spec(&spec, &environment, mode, |change| {
             // What was done counts, not whether somebody reads it.
             let _ = writeln!(talk, "{change}");
-        })?;
+        });
+        if let (Err(NodeError::Execute(ExecuteError::Unit { unit, .. })), Some(manager)) =
+            (&applied, &manager)
+        {
+            for line in manager.last_words(unit.name()) {
+                writeln!(talk, "  {}: {line}", unit.name())?;
+            }
+        }
+        let applied = applied?;
         for note in &applied.notes {
             let _ = writeln!(talk, "note: {note}");
         }

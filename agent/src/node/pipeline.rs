@@ -125,7 +125,9 @@ impl NodeError {
                 Some(format!("journalctl --unit {} --lines 50", unit.name()))
             }
             Self::NeverApplied => Some("run cos-agent apply first".to_owned()),
-            Self::Unhealthy { .. } => Some("journalctl --unit consul --unit nomad --lines 50".to_owned()),
+            Self::Unhealthy { .. } => {
+                Some("journalctl --unit consul --unit nomad --unit docker --lines 50".to_owned())
+            }
             _ => None,
         }
     }

@@ -169,6 +169,10 @@ impl ServiceManager for Machine {
             activity,
         })
     }
+
+    fn last_words(&self, service: &str) -> Vec<String> {
+        vec![format!("{service} says farewell")]
+    }
 }
 
 impl ConsulApi for Machine {

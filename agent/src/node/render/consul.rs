@@ -24,6 +24,7 @@ struct Consul<'a> {
     retry_join: &'a [String],
     retry_interval: &'static str,
     leave_on_terminate: bool,
+    disable_update_check: bool,
     node_meta: BTreeMap<&'static str, &'a str>,
     #[serde(skip_serializing_if = "<[IpAddr]>::is_empty")]
     recursors: &'a [IpAddr],
@@ -72,6 +73,8 @@ pub(super) fn render(spec: &NodeSpec, version: Version) -> Result<String, Render
         retry_interval: "3s",
         // A server that leaves takes its vote with it: servers come back, or autopilot removes them.
         leave_on_terminate: !server,
+        // A node asks nobody outside for news; in a subnet without a way out it would only wait.
+        disable_update_check: true,
         node_meta: BTreeMap::from([
             ("zone", spec.zone.as_str()),
             ("role", spec.role.name()),

@@ -25,6 +25,8 @@ pub(super) fn render(spec: &NodeSpec, nomad: &NomadSpec, version: Version) -> Re
         .add_attribute(("name", spec.name.as_str()))
         .add_attribute(("data_dir", "/opt/nomad/data"))
         .add_attribute(("bind_addr", "0.0.0.0"))
+        // A node asks nobody outside for news; in a subnet without a way out it would only wait.
+        .add_attribute(("disable_update_check", true))
         // The unit stops Nomad with SIGINT: a restart keeps the node and its jobs. SIGTERM sends them away first.
         .add_attribute(("leave_on_interrupt", false))
         .add_attribute(("leave_on_terminate", client))

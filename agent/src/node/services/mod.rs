@@ -51,6 +51,8 @@ pub trait ServiceManager {
     fn stop(&self, service: &str) -> Result<(), ProgramError>;
     /// How a service fares.
     fn condition(&self, service: &str) -> Result<Condition, ProgramError>;
+    /// The last lines that a service said, oldest first; none if they cannot be had.
+    fn last_words(&self, service: &str) -> Vec<String>;
 }
 
 /// The service manager of the machine below the root: systemd where it runs, else System V scripts; none if
@@ -94,6 +96,7 @@ mod tests {
         manager.stop("consul").unwrap();
         manager.disable("consul").unwrap();
         manager.condition("consul").unwrap();
+        assert!(manager.last_words("consul").is_empty());
     }
 
     #[test]
@@ -113,6 +116,7 @@ mod tests {
                 "systemctl disable --quiet consul.service",
                 "systemctl show -p LoadState -p ActiveState -p SubState -p Result -p UnitFileState -p Job \
                  consul.service",
+                "journalctl --unit consul.service --lines 10 --output cat --no-pager",
             ]
         );
     }
@@ -131,6 +135,7 @@ mod tests {
                 "/sbin/chkconfig consul off",
                 "/sbin/chkconfig consul",
                 "/sbin/service consul status",
+                "/usr/bin/tail -n 10 /var/log/consul.log",
             ]
         );
     }

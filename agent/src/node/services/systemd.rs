@@ -1,5 +1,5 @@
 //! Owns driving systemd (219 of Amazon Linux 2 and later) by `systemctl`.
-//! Touches `systemctl`.
+//! Touches `systemctl` and `journalctl`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -86,6 +86,16 @@ impl ServiceManager for Systemd<'_> {
         arguments.extend(properties.iter().flat_map(|property| ["-p", property]));
         arguments.push(&unit);
         Ok(parse(&self.run(arguments, QUICK)?))
+    }
+
+    fn last_words(&self, service: &str) -> Vec<String> {
+        let unit = unit(service);
+        let arguments = ["--unit", &unit, "--lines", "10", "--output", "cat", "--no-pager"];
+        let said = self
+            .programs
+            .check(&Invocation::new("journalctl", arguments, QUICK));
+        said.map(|said| said.stdout.lines().map(str::to_owned).collect())
+            .unwrap_or_default()
     }
 }
 

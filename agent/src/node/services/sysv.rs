@@ -76,6 +76,16 @@ impl ServiceManager for SysV<'_> {
             activity: activity(&status),
         })
     }
+
+    fn last_words(&self, service: &str) -> Vec<String> {
+        // Where the scripts of the bundle let a service write.
+        let log = format!("/var/log/{service}.log");
+        let said = self
+            .programs
+            .check(&Invocation::new("/usr/bin/tail", ["-n", "10", &log], QUICK));
+        said.map(|said| said.stdout.lines().map(str::to_owned).collect())
+            .unwrap_or_default()
+    }
 }
 
 /// Status codes of init scripts as the Linux Standard Base has them.
