@@ -160,10 +160,7 @@ fn say_installed(report: &InstallReport) {
         output::talk(&format!("{:24} {:8.3} s", phase.name, phase.seconds));
     }
     for package in &report.packages {
-        output::talk(&format!(
-            "installed {} {} from the base's repositories",
-            package.name, package.version
-        ));
+        output::talk(&format!("installed {package} from the base's repositories"));
     }
     output::talk(&format!(
         "installed {} files ({} bytes), {} links; manifest {}",

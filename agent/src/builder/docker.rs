@@ -151,7 +151,39 @@ fn journal(machine: &Machine<'_>, systemd: bool, error: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use super::super::sample::Tree;
     use super::*;
+
+    /// The image's root file system must be enough for a program that is linked as the agent is. What is
+    /// put in as the agent is this test program, which is.
+    #[test]
+    fn the_image_is_complete() {
+        if !nix::unistd::getuid().is_root() {
+            eprintln!("SKIPPED: the_image_is_complete needs root for chroot");
+            return;
+        }
+        let tree = Tree::new();
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        tree.files.write_atomic(AGENT_PATH, &program, 0o755).unwrap();
+        let image = tempfile::tempdir().unwrap();
+        let archive = image_archive(&tree.machine()).unwrap();
+        tar::Archive::new(archive.as_slice())
+            .unpack(image.path())
+            .unwrap();
+        let output = Command::new("chroot")
+            .arg(image.path())
+            .args(["/cos-agent", "--list"])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(String::from_utf8_lossy(&output.stdout).contains("the_image_is_complete"));
+    }
 
     #[test]
     fn the_image_carries_the_loader_and_libc_of_a_dynamic_agent() {

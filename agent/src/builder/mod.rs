@@ -23,7 +23,7 @@ mod sample;
 pub use error::BuilderError;
 pub use install::install;
 pub use machine::{Accounts, Machine};
-pub use report::{Check, InstallReport, Package, Phase, SealReport, VerifyReport};
+pub use report::{Check, InstallReport, Phase, SealReport, VerifyReport};
 pub use seal::seal;
 pub use verify::{Booted, verify};
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::error::BuilderError;
 use super::machine::Machine;
-use super::report::Package;
 
 /// Longest time for the package manager: metadata of Amazon Linux 2023 is some 30 MB.
 const INSTALL_DEADLINE: Duration = Duration::from_mins(3);
@@ -52,7 +51,7 @@ const MANAGERS: [(&str, &[&[&str]]); 3] = [
 ];
 
 /// Makes sure of a program named `iptables`; returns the packages that came for it.
-pub(crate) fn ensure(machine: &Machine<'_>) -> Result<Vec<Package>, BuilderError> {
+pub(crate) fn ensure(machine: &Machine<'_>) -> Result<Vec<String>, BuilderError> {
     if machine.find_program("iptables").is_some() {
         return Ok(Vec::new());
     }
@@ -89,7 +88,7 @@ pub(crate) fn ensure(machine: &Machine<'_>) -> Result<Vec<Package>, BuilderError
 }
 
 /// Every installed package, sorted.
-fn installed(machine: &Machine<'_>) -> Result<Vec<Package>, BuilderError> {
+fn installed(machine: &Machine<'_>) -> Result<Vec<String>, BuilderError> {
     let arguments: (&str, &[&str]) = if machine.find_program("dpkg-query").is_some() {
         (
             "dpkg-query",
@@ -104,15 +103,7 @@ fn installed(machine: &Machine<'_>) -> Result<Vec<Package>, BuilderError> {
     let listed = machine
         .check(arguments.0, arguments.1, LIST_DEADLINE)
         .map_err(BuilderError::program("list the installed packages"))?;
-    let mut packages: Vec<Package> = listed
-        .stdout
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, version)| Package {
-            name: name.to_owned(),
-            version: version.to_owned(),
-        })
-        .collect();
+    let mut packages: Vec<String> = listed.stdout.lines().map(str::to_owned).collect();
     packages.sort();
     Ok(packages)
 }

@@ -22,19 +22,11 @@ pub struct InstallReport {
     pub links: usize,
     /// Users made by this run; those that existed are not in it.
     pub users: Vec<String>,
-    /// Packages that the base's own package manager installed or updated for the packet filter.
-    pub packages: Vec<Package>,
+    /// Packages that the base's own package manager installed or updated for the packet filter, each as name
+    /// with architecture, space, version with release: `iptables-nft.x86_64 1.8.8-3.amzn2023.0.2`.
+    pub packages: Vec<String>,
     /// What took how long; the packet filter runs beside the rest.
     pub phases: Vec<Phase>,
-}
-
-/// A package of the base's distribution.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Package {
-    /// Name, with the architecture where the package manager has it (`iptables-nft.x86_64`).
-    pub name: String,
-    /// Version and release.
-    pub version: String,
 }
 
 /// One part of a command.

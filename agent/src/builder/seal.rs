@@ -146,24 +146,29 @@ enum RunCommand {
 
 fn running_command(machine: &Machine<'_>) -> RunCommand {
     if machine.is_running() {
-        command_of(&ancestors())
+        command_of(&clues())
     } else {
         RunCommand::None
     }
 }
 
-/// Command lines of the processes above this one, nearest first.
-fn ancestors() -> Vec<String> {
+/// What may tell who runs this program: where its output goes, and the command lines of the processes above
+/// it, nearest first.
+fn clues() -> Vec<String> {
     let processes = crate::host::Files::new("/proc");
-    let mut lines = Vec::new();
+    let output = ["/self/fd/1", "/self/fd/2", "/self/cwd"];
+    let mut clues: Vec<String> = output
+        .iter()
+        .filter_map(|path| processes.link_target(path).ok().flatten())
+        .collect();
     let mut process = nix::unistd::getppid().as_raw();
-    while process > 1 && lines.len() < 64 {
+    while process > 1 && clues.len() < 64 {
         let line = processes
             .read(format!("/{process}/cmdline"))
             .ok()
             .flatten()
             .unwrap_or_default();
-        lines.push(String::from_utf8_lossy(&line).replace('\0', " "));
+        clues.push(String::from_utf8_lossy(&line).replace('\0', " "));
         let status = processes
             .read(format!("/{process}/status"))
             .ok()
@@ -175,23 +180,37 @@ fn ancestors() -> Vec<String> {
         });
         process = parent.unwrap_or(0);
     }
-    lines
+    clues
 }
 
-/// The SSM agent starts a script as `sh -c …/document/orchestration/COMMAND-ID/…/_script.sh`, below its worker.
-fn command_of(lines: &[String]) -> RunCommand {
-    let id = lines.iter().find_map(|line| {
-        let (_, rest) = line.split_once("/document/orchestration/")?;
-        rest.split('/')
+/// The SSM agent starts a script as `sh -c …/document/orchestration/COMMAND-ID/…/_script.sh` below
+/// `ssm-document-worker COMMAND-ID`, its output beside the script. A script that ends in `exec` is itself gone.
+fn command_of(clues: &[String]) -> RunCommand {
+    let script = |clue: &String| {
+        let (_, rest) = clue.split_once("/document/orchestration/")?;
+        rest.split('/').next().filter(|id| is_id(id)).map(str::to_owned)
+    };
+    let worker = |clue: &String| {
+        let (_, rest) = clue.split_once("ssm-document-worker ")?;
+        rest.split_whitespace()
             .next()
-            .filter(|id| !id.is_empty())
+            .filter(|id| is_id(id))
             .map(str::to_owned)
-    });
-    match id {
+    };
+    match clues
+        .iter()
+        .find_map(script)
+        .or_else(|| clues.iter().find_map(worker))
+    {
         Some(id) => RunCommand::Id(id),
-        None if lines.iter().any(|line| line.contains("ssm-document-worker")) => RunCommand::Unknown,
+        None if clues.iter().any(|clue| clue.contains("ssm-document-worker")) => RunCommand::Unknown,
         None => RunCommand::None,
     }
+}
+
+/// Command ids are UUIDs.
+fn is_id(text: &str) -> bool {
+    text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
 /// Removes of the SSM agent's state what the running command does not need; returns what stays.
@@ -409,18 +428,25 @@ mod tests {
 
     #[test]
     fn the_command_is_told_from_the_processes_above() {
-        let script =
-            "sh -c /var/lib/amazon/ssm/i-0b/document/orchestration/7d-11/awsrunShellScript/0/_script.sh ";
-        let worker = "/usr/bin/ssm-document-worker 7d-11 ";
-        let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
-        assert_eq!(
-            command_of(&lines(&["sh x", script, worker])),
-            RunCommand::Id("7d-11".to_owned())
+        let id = "7d2f1c3e-1b2c-4d5e-8f90-a1b2c3d4e5f6";
+        let script = format!(
+            "sh -c /var/lib/amazon/ssm/i-0b/document/orchestration/{id}/awsrunShellScript/0/_script.sh "
         );
-        assert_eq!(command_of(&lines(&["sh x", worker])), RunCommand::Unknown);
+        let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+        let worker = format!("/usr/bin/ssm-document-worker {id} ");
+        let unknown = "/usr/bin/ssm-document-worker --other words ";
+        assert_eq!(
+            command_of(&lines(&["sh x", &script, unknown])),
+            RunCommand::Id(id.to_owned())
+        );
+        assert_eq!(
+            command_of(&lines(&["pipe:[1]", &worker])),
+            RunCommand::Id(id.to_owned())
+        );
+        assert_eq!(command_of(&lines(&["pipe:[1]", unknown])), RunCommand::Unknown);
         assert_eq!(command_of(&lines(&["-bash", "sshd: root"])), RunCommand::None);
         assert_eq!(
-            command_of(&ancestors()),
+            command_of(&clues()),
             RunCommand::None,
             "the tests do not run under Run Command"
         );
