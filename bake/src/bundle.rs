@@ -9,7 +9,8 @@ use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use cos_agent::bundle::{
-    Archive, BundleManifest, Component, InstalledFile, MANIFEST_NAME, MANIFEST_VERSION, Source as FileSource, Trust,
+    Archive, BundleManifest, Component, InstalledFile, MANIFEST_NAME, MANIFEST_VERSION, Source as FileSource,
+    Trust,
 };
 use serde::Serialize;
 use tempfile::NamedTempFile;
@@ -85,12 +86,17 @@ pub async fn prepare(
     };
     match found {
         Ok(bundle) => return Ok(bundle),
-        Err(Absent::Damaged { path, mismatch }) => source.fetcher.tell(FetchEvent::CacheDamaged { path, mismatch }),
+        Err(Absent::Damaged { path, mismatch }) => {
+            source.fetcher.tell(FetchEvent::CacheDamaged { path, mismatch });
+        }
         Err(Absent::NotMade) => {}
     }
     let archives = source.archives(lock, arch).await?;
     let (lock, agent, folder) = (lock.clone(), agent.path.clone(), folder.to_owned());
-    on_thread(folder.clone(), move || build(&lock, arch, &archives, &agent, &folder)).await
+    on_thread(folder.clone(), move || {
+        build(&lock, arch, &archives, &agent, &folder)
+    })
+    .await
 }
 
 async fn on_thread<T: Send + 'static>(
@@ -98,7 +104,10 @@ async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReleaseError> + Send + 'static,
 ) -> Result<T, ReleaseError> {
     let joined = tokio::task::spawn_blocking(work).await;
-    joined.map_err(|error| ReleaseError::File { path: folder, source: io::Error::other(error) })?
+    joined.map_err(|error| ReleaseError::File {
+        path: folder,
+        source: io::Error::other(error),
+    })?
 }
 
 /// Makes the bundle from archives that are here, and keeps it in `folder`. Blocks.
@@ -115,7 +124,9 @@ pub fn build(
     let mut components = BTreeMap::from([(AGENT.to_owned(), own_component())]);
     for product in Product::ALL {
         let locked = lock.archive(product, arch)?;
-        let path = archives.get(&product).ok_or(ReleaseError::NotLocked { product, arch })?;
+        let path = archives
+            .get(&product)
+            .ok_or(ReleaseError::NotLocked { product, arch })?;
         // Nothing is unpacked before the archive is known to be the locked one.
         let (actual, size) = Digest::of_file(path).map_err(on(path))?;
         DigestMismatch::check(path.display(), locked.sha256, actual)?;
@@ -126,7 +137,11 @@ pub fn build(
             size,
         };
         files.extend(members::installed(product, path, archive.format)?);
-        let component = Component { version: locked.version.clone(), trust: locked.trust, archive: Some(archive) };
+        let component = Component {
+            version: locked.version.clone(),
+            trust: locked.trust,
+            archive: Some(archive),
+        };
         components.insert(product.name().to_owned(), component);
     }
     files.sort_by(|one, other| one.path.cmp(&other.path));
@@ -143,8 +158,11 @@ pub fn build(
     let path = folder.join(format!("{inputs}.tar"));
     let written = write_tar(&manifest, lock, arch, archives, agent, folder)?;
     // The digest goes first: a tar without one would be made again, a digest without its tar does nothing.
-    crate::lock::write_whole(&folder.join(format!("{inputs}.sha256")), format!("{}\n", written.1).as_bytes())
-        .map_err(on(&path))?;
+    crate::lock::write_whole(
+        &folder.join(format!("{inputs}.sha256")),
+        format!("{}\n", written.1).as_bytes(),
+    )
+    .map_err(on(&path))?;
     written.0.persist(&path).map_err(|error| on(&path)(error.error))?;
     describe(&path, written.1, written.2, false)
 }
@@ -156,7 +174,12 @@ enum Absent {
 }
 
 /// The bundle that was made from the same inputs, if its bytes are still what they were.
-fn find(lock: &Lock, arch: Arch, agent: &Path, folder: &Path) -> Result<Result<Bundle, Absent>, ReleaseError> {
+fn find(
+    lock: &Lock,
+    arch: Arch,
+    agent: &Path,
+    folder: &Path,
+) -> Result<Result<Bundle, Absent>, ReleaseError> {
     let (agent_sha256, _) = agent::check(agent, arch)?;
     let inputs = inputs_digest(lock, arch, agent_sha256)?;
     let path = folder.join(format!("{inputs}.tar"));
@@ -168,7 +191,9 @@ fn find(lock: &Lock, arch: Arch, agent: &Path, folder: &Path) -> Result<Result<B
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(Absent::NotMade)),
         Err(error) => return Err(on(&path)(error)),
     };
-    let Ok(recorded) = recorded.trim_end().parse() else { return Ok(Err(Absent::NotMade)) };
+    let Ok(recorded) = recorded.trim_end().parse() else {
+        return Ok(Err(Absent::NotMade));
+    };
     if let Err(mismatch) = DigestMismatch::check(path.display(), recorded, actual) {
         return Ok(Err(Absent::Damaged { path, mismatch }));
     }
@@ -176,22 +201,38 @@ fn find(lock: &Lock, arch: Arch, agent: &Path, folder: &Path) -> Result<Result<B
     // The record beside the tar is no proof: what the tar says of itself must be what is locked now.
     for product in Product::ALL {
         let locked = lock.archive(product, arch)?;
-        let packed = bundle.manifest.components.get(product.name()).and_then(|component| component.archive.as_ref());
+        let packed = bundle
+            .manifest
+            .components
+            .get(product.name())
+            .and_then(|component| component.archive.as_ref());
         let same = packed.is_some_and(|packed| packed.sha256 == locked.sha256.to_string());
         if !same {
             return Ok(Err(Absent::NotMade));
         }
     }
-    Ok(if bundle.agent_sha256 == agent_sha256 { Ok(bundle) } else { Err(Absent::NotMade) })
+    Ok(if bundle.agent_sha256 == agent_sha256 {
+        Ok(bundle)
+    } else {
+        Err(Absent::NotMade)
+    })
 }
 
 /// Digest of everything that decides the bytes of a bundle.
 fn inputs_digest(lock: &Lock, arch: Arch, agent: Digest) -> Result<Digest, ReleaseError> {
     let archives = Product::ALL.into_iter().map(|product| {
         let locked = lock.archive(product, arch)?;
-        Ok((product.name(), locked.version.as_str(), locked.sha256, locked.size, locked.trust))
+        Ok((
+            product.name(),
+            locked.version.as_str(),
+            locked.sha256,
+            locked.size,
+            locked.trust,
+        ))
     });
-    let own = layout::OWN_FILES.iter().map(|file| (file.path, file.mode, Digest::of(file.content.as_bytes())));
+    let own = layout::OWN_FILES
+        .iter()
+        .map(|file| (file.path, file.mode, Digest::of(file.content.as_bytes())));
     let inputs = Inputs {
         format: FORMAT,
         agent_version: env!("CARGO_PKG_VERSION"),
@@ -213,7 +254,11 @@ fn to_json(value: &impl Serialize, path: &Path) -> Result<Vec<u8>, ReleaseError>
 }
 
 fn own_component() -> Component {
-    Component { version: env!("CARGO_PKG_VERSION").to_owned(), trust: Trust::Own, archive: None }
+    Component {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        trust: Trust::Own,
+        archive: None,
+    }
 }
 
 /// The files that are COS's own: the agent and what it installs as it is.
@@ -254,18 +299,28 @@ fn write_tar(
     append(&mut tar, MANIFEST_NAME, json.len() as u64, json.as_slice()).map_err(on(folder))?;
     for product in Product::ALL {
         let locked = lock.archive(product, arch)?;
-        let path = archives.get(&product).ok_or(ReleaseError::NotLocked { product, arch })?;
+        let path = archives
+            .get(&product)
+            .ok_or(ReleaseError::NotLocked { product, arch })?;
         let entry = entry_name(product, &locked.version, arch);
         append_file(&mut tar, &entry, path, locked.sha256)?;
     }
-    for file in manifest.files.iter().filter(|file| file.path != layout::AGENT_PATH) {
-        let FileSource::Entry(entry) = &file.source else { continue };
+    for file in manifest
+        .files
+        .iter()
+        .filter(|file| file.path != layout::AGENT_PATH)
+    {
+        let FileSource::Entry(entry) = &file.source else {
+            continue;
+        };
         let own = layout::OWN_FILES.iter().find(|own| own.path == file.path);
         let content = own.map(|own| own.content).unwrap_or_default();
         append(&mut tar, entry, content.len() as u64, content.as_bytes()).map_err(on(folder))?;
     }
     let expected = manifest.files.iter().find(|file| file.path == layout::AGENT_PATH);
-    let expected = expected.and_then(|file| file.sha256.parse().ok()).unwrap_or_else(|| Digest::of(b""));
+    let expected = expected
+        .and_then(|file| file.sha256.parse().ok())
+        .unwrap_or_else(|| Digest::of(b""));
     append_file(&mut tar, &layout::own_entry(layout::AGENT_PATH), agent, expected)?;
     let mut writer = tar.into_inner().map_err(on(folder))?;
     writer.flush().map_err(on(folder))?;
@@ -283,7 +338,10 @@ fn append_file<W: Write>(
 ) -> Result<(), ReleaseError> {
     let file = File::open(path).map_err(on(path))?;
     let size = file.metadata().map_err(on(path))?.len();
-    let mut reader = HashingReader { inner: file.take(size), hash: DigestWriter::new(io::sink()) };
+    let mut reader = HashingReader {
+        inner: file.take(size),
+        hash: DigestWriter::new(io::sink()),
+    };
     append(tar, name, size, &mut reader).map_err(on(path))?;
     let (actual, _) = reader.hash.finish();
     Ok(DigestMismatch::check(path.display(), expected, actual)?)
@@ -349,13 +407,26 @@ fn describe(path: &Path, sha256: Digest, size: u64, reused: bool) -> Result<Bund
     file.seek(io::SeekFrom::Start(agent_offset)).map_err(on(path))?;
     let (agent_sha256, _) = Digest::of_reader(file.take(agent_size)).map_err(on(path))?;
     let path = path.to_owned();
-    Ok(Bundle { path, sha256, size, manifest, manifest_sha256, agent_offset, agent_size, agent_sha256, reused })
+    Ok(Bundle {
+        path,
+        sha256,
+        size,
+        manifest,
+        manifest_sha256,
+        agent_offset,
+        agent_size,
+        agent_sha256,
+        reused,
+    })
 }
 
 /// Names the file that an operation failed on.
 fn on(path: &Path) -> impl Fn(io::Error) -> ReleaseError {
     let path = path.to_owned();
-    move |source| ReleaseError::File { path: path.clone(), source }
+    move |source| ReleaseError::File {
+        path: path.clone(),
+        source,
+    }
 }
 
 #[cfg(test)]

@@ -77,7 +77,10 @@ impl FromStr for Digest {
             return Err(fault());
         }
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0]).zip(nibble(pair[1])).map(|(high, low)| high << 4 | low).ok_or_else(fault)?;
+            *byte = nibble(pair[0])
+                .zip(nibble(pair[1]))
+                .map(|(high, low)| high << 4 | low)
+                .ok_or_else(fault)?;
         }
         Ok(Self(bytes))
     }
@@ -115,7 +118,11 @@ pub struct DigestWriter<W> {
 impl<W: Write> DigestWriter<W> {
     /// Hashes from here on what goes to `inner`.
     pub fn new(inner: W) -> Self {
-        Self { inner, hasher: Sha256::new(), length: 0 }
+        Self {
+            inner,
+            hasher: Sha256::new(),
+            length: 0,
+        }
     }
 
     /// Bytes written so far.
@@ -165,7 +172,11 @@ impl DigestMismatch {
         if expected == actual {
             return Ok(());
         }
-        Err(Self { file: file.to_string(), expected, actual })
+        Err(Self {
+            file: file.to_string(),
+            expected,
+            actual,
+        })
     }
 }
 
@@ -179,7 +190,13 @@ mod tests {
     fn text_and_digest_are_one_to_one() {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         assert_eq!(EMPTY.parse(), Ok(Digest::of(b"")));
-        for wrong in ["", &EMPTY[1..], &EMPTY.to_uppercase(), &format!("{EMPTY}0"), &EMPTY.replace('e', "g")] {
+        for wrong in [
+            "",
+            &EMPTY[1..],
+            &EMPTY.to_uppercase(),
+            &format!("{EMPTY}0"),
+            &EMPTY.replace('e', "g"),
+        ] {
             assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
         }
     }

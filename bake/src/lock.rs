@@ -68,7 +68,9 @@ pub struct LockedArchive {
 impl LockedArchive {
     /// Whether a key that only `--trust-key` admitted vouches for it, not the publisher's own.
     pub fn is_signed_by_added_key(&self) -> bool {
-        self.signed_by.as_deref().is_some_and(|signer| signer != HASHICORP_FINGERPRINT)
+        self.signed_by
+            .as_deref()
+            .is_some_and(|signer| signer != HASHICORP_FINGERPRINT)
     }
 
     /// What is wrong with an entry, if something is.
@@ -99,9 +101,13 @@ struct Document {
 impl Lock {
     /// A lock of some archives; of two for the same component and architecture the later counts.
     pub fn new(archives: impl IntoIterator<Item = LockedArchive>) -> Self {
-        let by_key = archives.into_iter().map(|archive| ((archive.component.name(), archive.arch), archive));
+        let by_key = archives
+            .into_iter()
+            .map(|archive| ((archive.component.name(), archive.arch), archive));
         let sorted: std::collections::BTreeMap<_, _> = by_key.collect();
-        Self { archives: sorted.into_values().collect() }
+        Self {
+            archives: sorted.into_values().collect(),
+        }
     }
 
     /// All archives, sorted by component and architecture.
@@ -111,18 +117,27 @@ impl Lock {
 
     /// The archive of a component for an architecture, if the lock has one.
     pub fn find(&self, component: Product, arch: Arch) -> Option<&LockedArchive> {
-        self.archives.iter().find(|archive| archive.component == component && archive.arch == arch)
+        self.archives
+            .iter()
+            .find(|archive| archive.component == component && archive.arch == arch)
     }
 
     /// The archive of a component for an architecture.
     pub fn archive(&self, component: Product, arch: Arch) -> Result<&LockedArchive, ReleaseError> {
-        self.find(component, arch).ok_or(ReleaseError::NotLocked { product: component, arch })
+        self.find(component, arch).ok_or(ReleaseError::NotLocked {
+            product: component,
+            arch,
+        })
     }
 
     /// The file's text. The same archives give the same bytes.
     pub fn render(&self) -> String {
         let mut before = HEADER.to_owned();
-        if let Some(archive) = self.archives.iter().find(|archive| archive.is_signed_by_added_key()) {
+        if let Some(archive) = self
+            .archives
+            .iter()
+            .find(|archive| archive.is_signed_by_added_key())
+        {
             let signer = archive.signed_by.as_deref().unwrap_or_default();
             let _ = writeln!(before, "#\n# WARNING: not signed by HashiCorp, but by {signer},");
             before.push_str("# a key that only --trust-key admitted. Not for production.\n");
@@ -143,8 +158,19 @@ impl Lock {
     pub fn content_digest(&self, arch: Arch) -> Digest {
         let mut text = String::new();
         for archive in self.archives.iter().filter(|archive| archive.arch == arch) {
-            let LockedArchive { component, version, sha256, size, trust, signed_by, .. } = archive;
-            let _ = writeln!(text, "{component} {version} {sha256} {size} {trust:?} {signed_by:?}");
+            let LockedArchive {
+                component,
+                version,
+                sha256,
+                size,
+                trust,
+                signed_by,
+                ..
+            } = archive;
+            let _ = writeln!(
+                text,
+                "{component} {version} {sha256} {size} {trust:?} {signed_by:?}"
+            );
         }
         Digest::of(text.as_bytes())
     }
@@ -152,11 +178,16 @@ impl Lock {
     /// Reads a lock that `path` is the name of.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, ReleaseError> {
         check(bytes, path)?;
-        let syntax = |source| ReleaseError::LockSyntax { path: path.to_owned(), source };
+        let syntax = |source| ReleaseError::LockSyntax {
+            path: path.to_owned(),
+            source,
+        };
         let text = std::str::from_utf8(bytes).map_err(|error| syntax(error.into()))?;
         let document: Document = toml::from_str(text).map_err(|error| syntax(error.into()))?;
         if document.version != VERSION {
-            return Err(syntax(format!("it has format {}, not {VERSION}", document.version).into()));
+            return Err(syntax(
+                format!("it has format {}, not {VERSION}", document.version).into(),
+            ));
         }
         if let Some(fault) = document.archive.iter().find_map(LockedArchive::fault) {
             return Err(syntax(fault.into()));
@@ -174,13 +205,19 @@ impl Lock {
         match std::fs::read(path) {
             Ok(bytes) => Self::parse(&bytes, path).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(ReleaseError::File { path: path.to_owned(), source }),
+            Err(source) => Err(ReleaseError::File {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
     /// Writes the file, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), ReleaseError> {
-        let fault = |source| ReleaseError::File { path: path.to_owned(), source };
+        let fault = |source| ReleaseError::File {
+            path: path.to_owned(),
+            source,
+        };
         write_whole(path, self.render().as_bytes()).map_err(fault)
     }
 
@@ -188,7 +225,9 @@ impl Lock {
     /// must not quietly serve a bake without it.
     pub fn check_signers(&self, keys: &TrustedKeys) -> Result<(), ReleaseError> {
         for archive in &self.archives {
-            let Some(signer) = archive.signed_by.as_deref() else { continue };
+            let Some(signer) = archive.signed_by.as_deref() else {
+                continue;
+            };
             if signer != HASHICORP_FINGERPRINT && Some(signer) != keys.added() {
                 return Err(ReleaseError::UntrustedSigner {
                     product: archive.component,
@@ -203,11 +242,15 @@ impl Lock {
 
 /// Writes a file whole or not at all.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
     // A temporary file is private; these files hold no secret and are shared as others are.
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    file.as_file()
+        .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
@@ -226,14 +269,24 @@ fn check(bytes: &[u8], path: &Path) -> Result<(), ReleaseError> {
     }
     let recorded = String::from_utf8_lossy(line.strip_prefix(CHECKSUM.as_bytes()).unwrap_or_default());
     let recorded = recorded.trim_end_matches(['\n', '"']);
-    let recorded = if recorded.is_empty() { "none".to_owned() } else { recorded.escape_debug().to_string() };
-    Err(ReleaseError::LockDamaged { path: PathBuf::from(path), recorded, actual })
+    let recorded = if recorded.is_empty() {
+        "none".to_owned()
+    } else {
+        recorded.escape_debug().to_string()
+    };
+    Err(ReleaseError::LockDamaged {
+        path: PathBuf::from(path),
+        recorded,
+        actual,
+    })
 }
 
 /// Whether new bytes under a locked version are the old ones.
 fn same_as_before(existing: Option<&Lock>, new: &LockedArchive) -> Result<(), ReleaseError> {
     let old = existing.and_then(|lock| lock.find(new.component, new.arch));
-    let Some(old) = old.filter(|old| old.version == new.version) else { return Ok(()) };
+    let Some(old) = old.filter(|old| old.version == new.version) else {
+        return Ok(());
+    };
     DigestMismatch::check(&new.url, old.sha256, new.sha256).map_err(|source| ReleaseError::ChangedUpstream {
         product: new.component,
         version: new.version.clone(),

@@ -53,7 +53,10 @@ impl Block {
 impl Payload {
     /// Opens a bundle as a volume. Reads the whole bundle once; refuses it if its digest is not the bundle's.
     pub fn open(bundle: &Bundle) -> Result<Self, ReleaseError> {
-        let fault = |source| ReleaseError::File { path: bundle.path.clone(), source };
+        let fault = |source| ReleaseError::File {
+            path: bundle.path.clone(),
+            source,
+        };
         let header = PayloadHeader {
             bundle_sha256: bundle.sha256.to_string(),
             bundle_size: bundle.size,
@@ -119,16 +122,27 @@ impl Payload {
             Some(before) => self.read_bundle(before * BLOCK_SIZE as u64, self.bundle_size)?,
         };
         let sha256 = Digest::of(&bytes);
-        DigestMismatch::check(format!("block {index} of {}", self.path.display()), expected, sha256)?;
+        DigestMismatch::check(
+            format!("block {index} of {}", self.path.display()),
+            expected,
+            sha256,
+        )?;
         Ok(Block { index, bytes, sha256 })
     }
 
     /// One block of the bundle from an offset on, padded with zeros.
     fn read_bundle(&self, at: u64, size: u64) -> Result<Vec<u8>, ReleaseError> {
         let mut bytes = vec![0; BLOCK_SIZE];
-        let length = usize::try_from(size.saturating_sub(at)).unwrap_or(BLOCK_SIZE).min(BLOCK_SIZE);
-        let fault = |source| ReleaseError::File { path: self.path.clone(), source };
-        self.bundle.read_exact_at(&mut bytes[..length], at).map_err(fault)?;
+        let length = usize::try_from(size.saturating_sub(at))
+            .unwrap_or(BLOCK_SIZE)
+            .min(BLOCK_SIZE);
+        let fault = |source| ReleaseError::File {
+            path: self.path.clone(),
+            source,
+        };
+        self.bundle
+            .read_exact_at(&mut bytes[..length], at)
+            .map_err(fault)?;
         Ok(bytes)
     }
 }

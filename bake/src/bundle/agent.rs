@@ -36,10 +36,12 @@ impl AgentBinary {
         let path = self.path.display();
         match self.origin {
             AgentOrigin::Argument => None,
-            AgentOrigin::Environment(variable) => Some(format!("the image gets the agent of {variable}: {path}")),
-            AgentOrigin::Beside => {
-                Some(format!("this is a development build: the image gets the agent beside it, {path}"))
+            AgentOrigin::Environment(variable) => {
+                Some(format!("the image gets the agent of {variable}: {path}"))
             }
+            AgentOrigin::Beside => Some(format!(
+                "this is a development build: the image gets the agent beside it, {path}"
+            )),
         }
     }
 }
@@ -58,7 +60,13 @@ pub fn agent_binary(arch: Arch, argument: Option<&Path>) -> Result<AgentBinary, 
         Arch::Arm64 => "COS_AGENT_ARM64",
     };
     let named = std::env::var_os(variable).filter(|value| !value.is_empty());
-    find(arch, argument, variable, named.map(PathBuf::from), std::env::current_exe().ok())
+    find(
+        arch,
+        argument,
+        variable,
+        named.map(PathBuf::from),
+        std::env::current_exe().ok(),
+    )
 }
 
 fn find(
@@ -74,18 +82,28 @@ fn find(
         check(&path, arch)?;
         return Ok(AgentBinary { path, origin });
     }
-    let folder = program.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+    let folder = program
+        .as_deref()
+        .and_then(Path::parent)
+        .map(Path::to_owned)
+        .unwrap_or_default();
     let mut beside = vec![folder.join(format!("cos-agent-{arch}"))];
     if is_native(arch) {
         beside.push(folder.join("cos-agent"));
     }
     if let Some(path) = beside.iter().find(|path| path.is_file()) {
         check(path, arch)?;
-        return Ok(AgentBinary { path: path.clone(), origin: AgentOrigin::Beside });
+        return Ok(AgentBinary {
+            path: path.clone(),
+            origin: AgentOrigin::Beside,
+        });
     }
     let looked = beside.iter().map(|path| path.display().to_string());
     let looked: Vec<_> = [variable.to_owned()].into_iter().chain(looked).collect();
-    Err(ReleaseError::NoAgent { arch, looked: looked.join(", ") })
+    Err(ReleaseError::NoAgent {
+        arch,
+        looked: looked.join(", "),
+    })
 }
 
 fn is_native(arch: Arch) -> bool {
@@ -102,16 +120,22 @@ pub(super) fn check(path: &Path, arch: Arch) -> Result<(Digest, u64), ReleaseErr
     (&file).take(20).read_to_end(&mut header).map_err(on(path))?;
     // ELF, 64 bits, little-endian; the machine is a 16-bit number at 18 (System V ABI, "ELF header").
     let reason = match (header.get(..6), header.get(18..20)) {
-        (Some([0x7f, b'E', b'L', b'F', 2, 1]), Some(&[low, high])) => match (u16::from_le_bytes([low, high]), arch) {
-            (62, Arch::X86_64) | (183, Arch::Arm64) => None,
-            (62, _) => Some("it is one for x86_64".to_owned()),
-            (183, _) => Some("it is one for arm64".to_owned()),
-            (other, _) => Some(format!("it is one for ELF machine {other}")),
-        },
+        (Some([0x7f, b'E', b'L', b'F', 2, 1]), Some(&[low, high])) => {
+            match (u16::from_le_bytes([low, high]), arch) {
+                (62, Arch::X86_64) | (183, Arch::Arm64) => None,
+                (62, _) => Some("it is one for x86_64".to_owned()),
+                (183, _) => Some("it is one for arm64".to_owned()),
+                (other, _) => Some(format!("it is one for ELF machine {other}")),
+            }
+        }
         _ => Some("it is no 64-bit ELF file".to_owned()),
     };
     if let Some(reason) = reason {
-        return Err(ReleaseError::WrongAgent { path: path.to_owned(), arch, reason });
+        return Err(ReleaseError::WrongAgent {
+            path: path.to_owned(),
+            arch,
+            reason,
+        });
     }
     Digest::of_file(path).map_err(on(path))
 }
@@ -131,11 +155,15 @@ mod tests {
         };
         let (argument, named, beside) = (file("argument"), file("named"), file("cos-agent-x86_64"));
         let program = Some(folder.path().join("cos-bake"));
-        let look = |argument: Option<&Path>, named| find(Arch::X86_64, argument, "VARIABLE", named, program.clone());
+        let look =
+            |argument: Option<&Path>, named| find(Arch::X86_64, argument, "VARIABLE", named, program.clone());
         let found = look(Some(&argument), Some(named.clone())).unwrap();
         assert_eq!((found.path, found.origin), (argument, AgentOrigin::Argument));
         let found = look(None, Some(named.clone())).unwrap();
-        assert_eq!((found.path, found.origin), (named, AgentOrigin::Environment("VARIABLE")));
+        assert_eq!(
+            (found.path, found.origin),
+            (named, AgentOrigin::Environment("VARIABLE"))
+        );
         let found = look(None, None).unwrap();
         assert!(found.notice().unwrap().contains("development build"));
         assert_eq!((found.path, found.origin), (beside.clone(), AgentOrigin::Beside));
@@ -147,9 +175,17 @@ mod tests {
     fn an_agent_for_another_machine_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent");
-        for content in [elf(Arch::Arm64, b"x"), b"#!/bin/sh\n".to_vec(), b"\x7fELF".to_vec(), Vec::new()] {
+        for content in [
+            elf(Arch::Arm64, b"x"),
+            b"#!/bin/sh\n".to_vec(),
+            b"\x7fELF".to_vec(),
+            Vec::new(),
+        ] {
             std::fs::write(&path, content).unwrap();
-            assert!(matches!(check(&path, Arch::X86_64), Err(ReleaseError::WrongAgent { .. })));
+            assert!(matches!(
+                check(&path, Arch::X86_64),
+                Err(ReleaseError::WrongAgent { .. })
+            ));
         }
     }
 }

@@ -19,12 +19,72 @@ pub(super) struct OwnFile {
 }
 
 /// COS's own texts, by path. None of the units is enabled in an image: the agent enables what a role needs.
-pub(super) const OWN_FILES: &[OwnFile] = &[];
+/// Scripts for Amazon Linux 1, which has no systemd, lie where nothing runs them on other bases.
+pub(super) const OWN_FILES: &[OwnFile] = &[
+    text(
+        "/etc/modules-load.d/cos.conf",
+        include_str!("../../../systemd/modules-load/cos.conf"),
+    ),
+    text(
+        "/etc/sysctl.d/60-cos.conf",
+        include_str!("../../../systemd/sysctl/60-cos.conf"),
+    ),
+    text(
+        "/etc/systemd/system-preset/20-cos.preset",
+        include_str!("../../../systemd/preset/20-cos.preset"),
+    ),
+    text(
+        "/etc/systemd/system/consul.service",
+        include_str!("../../../systemd/consul.service"),
+    ),
+    text(
+        "/etc/systemd/system/containerd.service",
+        include_str!("../../../systemd/containerd.service"),
+    ),
+    text(
+        "/etc/systemd/system/docker.service",
+        include_str!("../../../systemd/docker.service"),
+    ),
+    text(
+        "/etc/systemd/system/nomad.service",
+        include_str!("../../../systemd/nomad.service"),
+    ),
+    script(
+        "/opt/cos/sysv/consul",
+        include_str!("../../../systemd/sysv/consul"),
+    ),
+    script(
+        "/opt/cos/sysv/containerd",
+        include_str!("../../../systemd/sysv/containerd"),
+    ),
+    script(
+        "/opt/cos/sysv/docker",
+        include_str!("../../../systemd/sysv/docker"),
+    ),
+    script("/opt/cos/sysv/nomad", include_str!("../../../systemd/sysv/nomad")),
+];
+
+const fn text(path: &'static str, content: &'static str) -> OwnFile {
+    OwnFile {
+        path,
+        mode: 0o644,
+        content,
+    }
+}
+
+const fn script(path: &'static str, content: &'static str) -> OwnFile {
+    OwnFile {
+        path,
+        mode: 0o755,
+        content,
+    }
+}
 
 const DIRECTORIES: &[(&str, u32, &str, bool)] = &[
     ("/etc/modules-load.d", 0o755, "root", false),
     ("/etc/sysctl.d", 0o755, "root", false),
     ("/etc/systemd/system", 0o755, "root", false),
+    ("/etc/systemd/system-preset", 0o755, "root", false),
     ("/opt/cni", 0o755, "root", false),
     ("/opt/cni/bin", 0o755, "root", false),
     ("/opt/cni/config", 0o755, "root", false),
@@ -37,6 +97,7 @@ const DIRECTORIES: &[(&str, u32, &str, bool)] = &[
     ("/opt/consul/tls", 0o750, "consul", false),
     ("/opt/cos", 0o755, "root", false),
     ("/opt/cos/bin", 0o755, "root", false),
+    ("/opt/cos/sysv", 0o755, "root", false),
     ("/opt/docker", 0o755, "root", false),
     ("/opt/docker/bin", 0o755, "root", false),
     ("/opt/nomad", 0o755, "root", false),
@@ -79,7 +140,13 @@ pub(super) fn directories() -> Vec<Directory> {
 
 /// System users.
 pub(super) fn users() -> Vec<User> {
-    USERS.iter().map(|&(name, home)| User { name: name.to_owned(), home: home.to_owned() }).collect()
+    USERS
+        .iter()
+        .map(|&(name, home)| User {
+            name: name.to_owned(),
+            home: home.to_owned(),
+        })
+        .collect()
 }
 
 /// Symbolic links, sorted by path.
@@ -98,7 +165,11 @@ pub(super) fn own_entry(path: &str) -> String {
 
 /// Format that upstream ships a product in.
 pub(super) fn format(product: Product) -> ArchiveFormat {
-    if product.is_signed() { ArchiveFormat::Zip } else { ArchiveFormat::TarGz }
+    if product.is_signed() {
+        ArchiveFormat::Zip
+    } else {
+        ArchiveFormat::TarGz
+    }
 }
 
 /// Folder that a product's programs are installed into.
@@ -112,10 +183,16 @@ pub(super) fn folder(product: Product) -> &'static str {
 }
 
 /// Name under which a member of an archive is installed; none leaves it out (licences, read-me's).
-pub(super) fn program<'a>(product: Product, member: &'a str) -> Option<&'a str> {
+pub(super) fn program(product: Product, member: &str) -> Option<&str> {
     let member = member.strip_prefix("./").unwrap_or(member);
-    let name = if product == Product::Docker { member.strip_prefix("docker/")? } else { member };
-    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte));
+    let name = if product == Product::Docker {
+        member.strip_prefix("docker/")?
+    } else {
+        member
+    };
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte));
     let program = match product {
         // A HashiCorp archive carries one program; whatever else comes in it is not asked for.
         Product::Consul | Product::Nomad => name == product.name(),
@@ -128,7 +205,11 @@ pub(super) fn program<'a>(product: Product, member: &'a str) -> Option<&'a str> 
 pub(super) fn required(product: Product) -> Vec<&'static str> {
     match product {
         Product::Cni => CNI_PLUGINS.to_vec(),
-        _ => PROGRAMS.iter().filter(|(_, at)| *at == folder(product)).map(|(name, _)| *name).collect(),
+        _ => PROGRAMS
+            .iter()
+            .filter(|(_, at)| *at == folder(product))
+            .map(|(name, _)| *name)
+            .collect(),
     }
 }
 
@@ -142,9 +223,20 @@ mod tests {
         assert!(directories.is_sorted_by(|one, other| one.path < other.path));
         assert!(links().is_sorted_by(|one, other| one.path < other.path));
         assert!(OWN_FILES.is_sorted_by(|one, other| one.path < other.path));
+        let folders: Vec<_> = directories
+            .iter()
+            .map(|directory| directory.path.as_str())
+            .collect();
+        for path in OWN_FILES.iter().map(|file| file.path).chain([AGENT_PATH]) {
+            assert!(folders.contains(&path.rsplit_once('/').unwrap().0), "{path}");
+        }
         let users: Vec<_> = users().into_iter().map(|user| user.name).collect();
         for directory in directories {
-            assert!(directory.owner == "root" || users.contains(&directory.owner), "{}", directory.path);
+            assert!(
+                directory.owner == "root" || users.contains(&directory.owner),
+                "{}",
+                directory.path
+            );
         }
     }
 
@@ -155,7 +247,11 @@ mod tests {
             (Product::Nomad, "LICENSE.txt", None),
             (Product::Consul, "bin/consul", None),
             (Product::Docker, "docker/dockerd", Some("dockerd")),
-            (Product::Docker, "docker/containerd-shim-runc-v2", Some("containerd-shim-runc-v2")),
+            (
+                Product::Docker,
+                "docker/containerd-shim-runc-v2",
+                Some("containerd-shim-runc-v2"),
+            ),
             (Product::Docker, "docker/../../etc/shadow", None),
             (Product::Docker, "dockerd", None),
             (Product::Cni, "./host-local", Some("host-local")),
@@ -172,7 +268,16 @@ mod tests {
     fn docker_needs_all_its_helpers() {
         assert_eq!(
             required(Product::Docker),
-            ["containerd", "containerd-shim-runc-v2", "ctr", "docker", "docker-init", "docker-proxy", "dockerd", "runc"]
+            [
+                "containerd",
+                "containerd-shim-runc-v2",
+                "ctr",
+                "docker",
+                "docker-init",
+                "docker-proxy",
+                "dockerd",
+                "runc"
+            ]
         );
         assert_eq!(required(Product::Nomad), ["nomad"]);
     }

@@ -21,25 +21,39 @@ pub(super) fn installed(
     path: &Path,
     format: ArchiveFormat,
 ) -> Result<Vec<InstalledFile>, ReleaseError> {
-    let fault = |reason: String, source: Option<Box<dyn std::error::Error + Send + Sync>>| ReleaseError::Archive {
-        path: path.to_owned(),
-        reason: format!("{product}: {reason}"),
-        source,
-    };
+    let fault =
+        |reason: String, source: Option<Box<dyn std::error::Error + Send + Sync>>| ReleaseError::Archive {
+            path: path.to_owned(),
+            reason: format!("{product}: {reason}"),
+            source,
+        };
     let file = BufReader::new(File::open(path).map_err(on(path))?);
     let mut files: Vec<InstalledFile> = Vec::new();
     let mut take = |member: &str, content: &mut dyn Read| -> io::Result<()> {
-        let Some(name) = layout::program(product, member) else { return Ok(()) };
+        let Some(name) = layout::program(product, member) else {
+            return Ok(());
+        };
         let (sha256, size) = Digest::of_reader(content.take(MEMBER_LIMIT + 1))?;
         if size > MEMBER_LIMIT {
-            return Err(io::Error::other(format!("{member} unpacks to more than {MEMBER_LIMIT} bytes")));
+            return Err(io::Error::other(format!(
+                "{member} unpacks to more than {MEMBER_LIMIT} bytes"
+            )));
         }
         let path = format!("{}/{name}", layout::folder(product));
         if files.iter().any(|file| file.path == path) {
             return Err(io::Error::other(format!("{member} comes twice")));
         }
-        let source = Source::Member { component: product.name().to_owned(), member: member.to_owned() };
-        files.push(InstalledFile { path, mode: 0o755, sha256: sha256.to_string(), size, source });
+        let source = Source::Member {
+            component: product.name().to_owned(),
+            member: member.to_owned(),
+        };
+        files.push(InstalledFile {
+            path,
+            mode: 0o755,
+            sha256: sha256.to_string(),
+            size,
+            source,
+        });
         Ok(())
     };
     let read = match format {
@@ -47,9 +61,20 @@ pub(super) fn installed(
         ArchiveFormat::TarGz => untar(file, &mut take),
     };
     read.map_err(|error| fault("it cannot be unpacked".to_owned(), Some(error.into())))?;
-    let carried = |name: &&str| files.iter().any(|file| file.path == format!("{}/{name}", layout::folder(product)));
-    let missing: Vec<_> = layout::required(product).into_iter().filter(|name| !carried(name)).collect();
-    if missing.is_empty() { Ok(files) } else { Err(fault(format!("it lacks {}", missing.join(", ")), None)) }
+    let carried = |name: &&str| {
+        files
+            .iter()
+            .any(|file| file.path == format!("{}/{name}", layout::folder(product)))
+    };
+    let missing: Vec<_> = layout::required(product)
+        .into_iter()
+        .filter(|name| !carried(name))
+        .collect();
+    if missing.is_empty() {
+        Ok(files)
+    } else {
+        Err(fault(format!("it lacks {}", missing.join(", ")), None))
+    }
 }
 
 type Take<'a> = dyn FnMut(&str, &mut dyn Read) -> io::Result<()> + 'a;

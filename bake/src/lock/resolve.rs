@@ -52,13 +52,19 @@ pub async fn resolve(
     source: &Source<'_>,
     existing: Option<&Lock>,
 ) -> Result<Lock, ReleaseError> {
-    let products = Product::ALL.into_iter().map(|product| source.lock_product(product, request, existing));
+    let products = Product::ALL
+        .into_iter()
+        .map(|product| source.lock_product(product, request, existing));
     Ok(Lock::new(try_join_all(products).await?.into_iter().flatten()))
 }
 
 impl Source<'_> {
     /// The files of all components for an architecture, downloaded if they are not in the cache, and verified.
-    pub async fn archives(&self, lock: &Lock, arch: Arch) -> Result<BTreeMap<Product, PathBuf>, ReleaseError> {
+    pub async fn archives(
+        &self,
+        lock: &Lock,
+        arch: Arch,
+    ) -> Result<BTreeMap<Product, PathBuf>, ReleaseError> {
         lock.check_signers(self.keys)?;
         let files = Product::ALL.into_iter().map(async |product| {
             let file = self.file(lock.archive(product, arch)?).await?;
@@ -72,16 +78,28 @@ impl Source<'_> {
         if let Some(path) = self.cache.find(locked.sha256, self.fetcher).await? {
             return Ok(path);
         }
-        let LockedArchive { component, version, arch, .. } = locked;
+        let LockedArchive {
+            component,
+            version,
+            arch,
+            ..
+        } = locked;
         // A mirror that is named now goes before the address of the time of locking: the digest decides anyway.
         let url = if self.upstream.is_official() {
             locked.url.clone()
         } else {
             self.upstream.archive(*component, version, *arch)
         };
-        let download = self.fetcher.download(&url, self.cache.folder(), Some(locked.size)).await?;
+        let download = self
+            .fetcher
+            .download(&url, self.cache.folder(), Some(locked.size))
+            .await?;
         let Some(download) = download else {
-            return Err(ReleaseError::NoSuchVersion { product: *component, version: version.clone(), url });
+            return Err(ReleaseError::NoSuchVersion {
+                product: *component,
+                version: version.clone(),
+                url,
+            });
         };
         DigestMismatch::check(&url, locked.sha256, download.digest)?;
         self.cache.keep(download)
@@ -96,14 +114,24 @@ impl Source<'_> {
         let version = match request.versions.get(&product) {
             Some(version) if version_is_plain(version) => version.clone(),
             Some(version) => {
-                return Err(ReleaseError::VersionSyntax { product, version: version.clone() });
+                return Err(ReleaseError::VersionSyntax {
+                    product,
+                    version: version.clone(),
+                });
             }
             None => self.newest(product, &request.arches).await?,
         };
-        let signed = if product.is_signed() { Some(self.checksums(product, &version).await?) } else { None };
+        let signed = if product.is_signed() {
+            Some(self.checksums(product, &version).await?)
+        } else {
+            None
+        };
         let archives = request.arches.iter().map(async |&arch| {
             let archive = match &signed {
-                Some((checksums, signer)) => self.lock_signed(product, &version, arch, checksums, signer).await?,
+                Some((checksums, signer)) => {
+                    self.lock_signed(product, &version, arch, checksums, signer)
+                        .await?
+                }
                 None => self.lock_first_use(product, &version, arch).await?,
             };
             if let Some(archive) = &archive {
@@ -114,7 +142,11 @@ impl Source<'_> {
         let archives: Vec<_> = try_join_all(archives).await?.into_iter().flatten().collect();
         if archives.is_empty() {
             let arches: Vec<_> = request.arches.iter().map(|arch| arch.name()).collect();
-            return Err(ReleaseError::NoArchive { product, version, arches: arches.join(", ") });
+            return Err(ReleaseError::NoArchive {
+                product,
+                version,
+                arches: arches.join(", "),
+            });
         }
         Ok(archives)
     }
@@ -126,14 +158,23 @@ impl Source<'_> {
         }
         let url = self.upstream.listing(product, Arch::X86_64);
         let listing = self.fetcher.get(&url, LISTING_LIMIT).await?;
-        let listing = listing.ok_or_else(|| ReleaseError::NoStableVersion { product, url: url.clone() })?;
-        let newest = if product == Product::Cni { newest_github(&listing) } else { newest_hashicorp(&listing) };
+        let listing = listing.ok_or_else(|| ReleaseError::NoStableVersion {
+            product,
+            url: url.clone(),
+        })?;
+        let newest = if product == Product::Cni {
+            newest_github(&listing)
+        } else {
+            newest_hashicorp(&listing)
+        };
         let newest = newest.map_err(|source| ReleaseError::Malformed {
             url: url.clone(),
             what: "list of versions",
             source: Some(source.into()),
         })?;
-        newest.map(|version| version.to_string()).ok_or(ReleaseError::NoStableVersion { product, url })
+        newest
+            .map(|version| version.to_string())
+            .ok_or(ReleaseError::NoStableVersion { product, url })
     }
 
     /// Docker lists each architecture by itself: the newest version that all of them have.
@@ -154,7 +195,10 @@ impl Source<'_> {
             });
         }
         let newest = common.and_then(|versions| versions.last().map(ToString::to_string));
-        newest.ok_or(ReleaseError::NoStableVersion { product: Product::Docker, url: last })
+        newest.ok_or(ReleaseError::NoStableVersion {
+            product: Product::Docker,
+            url: last,
+        })
     }
 
     /// The digest list of a version, once its signature holds.
@@ -163,19 +207,29 @@ impl Source<'_> {
         let signature_url = format!("{url}.sig");
         let list = self.fetcher.get(&url, CHECKSUMS_LIMIT).await?;
         let Some(list) = list else {
-            return Err(ReleaseError::NoSuchVersion { product, version: version.to_owned(), url });
+            return Err(ReleaseError::NoSuchVersion {
+                product,
+                version: version.to_owned(),
+                url,
+            });
         };
         let signature = self.fetcher.get(&signature_url, CHECKSUMS_LIMIT).await?;
-        let Some(signature) = signature else { return Err(ReleaseError::Unsigned { url, signature_url }) };
+        let Some(signature) = signature else {
+            return Err(ReleaseError::Unsigned { url, signature_url });
+        };
         let judged = signature::verify(self.keys, &list, &signature, SystemTime::now());
         let signer = judged.map_err(|source| ReleaseError::Signature {
             url: url.clone(),
             sha256: Digest::of(&list),
             signature_sha256: Digest::of(&signature),
-            source,
+            source: Box::new(source),
         })?;
         let checksums = Checksums::parse(&list);
-        let checksums = checksums.ok_or(ReleaseError::Malformed { url, what: "list of digests", source: None })?;
+        let checksums = checksums.ok_or(ReleaseError::Malformed {
+            url,
+            what: "list of digests",
+            source: None,
+        })?;
         Ok((checksums, signer))
     }
 
@@ -187,11 +241,16 @@ impl Source<'_> {
         checksums: &Checksums,
         signer: &Signer,
     ) -> Result<Option<LockedArchive>, ReleaseError> {
-        let Some(sha256) = checksums.get(&product.archive_name(version, arch)) else { return Ok(None) };
+        let Some(sha256) = checksums.get(&product.archive_name(version, arch)) else {
+            return Ok(None);
+        };
         let url = self.upstream.archive(product, version, arch);
         let size = match self.cache.find(sha256, self.fetcher).await? {
             Some(path) => {
-                let fault = |source| ReleaseError::File { path: path.clone(), source };
+                let fault = |source| ReleaseError::File {
+                    path: path.clone(),
+                    source,
+                };
                 std::fs::metadata(&path).map_err(fault)?.len()
             }
             None => match self.fetcher.download(&url, self.cache.folder(), None).await? {

@@ -22,11 +22,17 @@ impl ArchiveCache {
     /// Opens, or makes, the folder `archives` of `cache`; removes what a killed process left half-way.
     pub fn open(cache: &Path) -> Result<Self, ReleaseError> {
         let folder = cache.join("archives");
-        let fault = |source| ReleaseError::File { path: folder.clone(), source };
+        let fault = |source| ReleaseError::File {
+            path: folder.clone(),
+            source,
+        };
         std::fs::create_dir_all(&folder).map_err(fault)?;
         for entry in std::fs::read_dir(&folder).map_err(fault)?.flatten() {
             let part = entry.file_name().to_string_lossy().starts_with(PART_PREFIX);
-            let age = entry.metadata().and_then(|data| data.modified()).map(|at| SystemTime::now().duration_since(at));
+            let age = entry
+                .metadata()
+                .and_then(|data| data.modified())
+                .map(|at| SystemTime::now().duration_since(at));
             if part && age.is_ok_and(|age| age.is_ok_and(|age| age > STALE)) {
                 // Another process may have removed it a moment ago: nothing is lost either way.
                 let _ = std::fs::remove_file(entry.path());
@@ -37,7 +43,11 @@ impl ArchiveCache {
 
     /// cos-bake's own cache folder: `$XDG_CACHE_HOME/cos-bake`, else `~/.cache/cos-bake`.
     pub fn default_root() -> Result<PathBuf, ReleaseError> {
-        let named = |variable| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = |variable| {
+            std::env::var_os(variable)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let base = named("XDG_CACHE_HOME").filter(|path| path.is_absolute());
         let base = base.or_else(|| named("HOME").map(|home| home.join(".cache")));
         Ok(base.ok_or(ReleaseError::NoCacheFolder)?.join("cos-bake"))
@@ -56,7 +66,10 @@ impl ArchiveCache {
     /// The archive, if it is here and its bytes still have the digest; a damaged one is removed and told of.
     pub async fn find(&self, digest: Digest, fetcher: &Fetcher) -> Result<Option<PathBuf>, ReleaseError> {
         let path = self.path(digest);
-        let fault = |source| ReleaseError::File { path: path.clone(), source };
+        let fault = |source| ReleaseError::File {
+            path: path.clone(),
+            source,
+        };
         let file = path.clone();
         let read = tokio::task::spawn_blocking(move || Digest::of_file(&file)).await;
         let actual = match read.map_err(io::Error::other).and_then(|result| result) {
@@ -75,7 +88,10 @@ impl ArchiveCache {
     /// Gives a download its name. The caller has judged the digest.
     pub fn keep(&self, download: Downloaded) -> Result<PathBuf, ReleaseError> {
         let path = self.path(download.digest);
-        let fault = |source| ReleaseError::File { path: path.clone(), source };
+        let fault = |source| ReleaseError::File {
+            path: path.clone(),
+            source,
+        };
         // Data before name: after a crash the name must not stand over missing bytes.
         download.file.as_file().sync_all().map_err(fault)?;
         download.file.persist(&path).map_err(|error| fault(error.error))?;

@@ -86,7 +86,7 @@ pub enum ReleaseError {
     },
     /// A key that should be trusted cannot be.
     #[error("could not set up the keys to trust")]
-    Keys(#[from] SignatureError),
+    Keys(#[source] Box<SignatureError>),
     /// The signature of a digest list is refused.
     #[error(
         "the signature of {url} is refused (the list has SHA-256 {sha256}, its signature {signature_sha256})"
@@ -100,7 +100,7 @@ pub enum ReleaseError {
         signature_sha256: Digest,
         /// Why.
         #[source]
-        source: SignatureError,
+        source: Box<SignatureError>,
     },
     /// Bytes do not have the digest that they must have.
     #[error("a release differs from what was signed or locked")]
@@ -244,6 +244,12 @@ impl From<DigestMismatch> for ReleaseError {
     }
 }
 
+impl From<SignatureError> for ReleaseError {
+    fn from(error: SignatureError) -> Self {
+        Self::Keys(Box::new(error))
+    }
+}
+
 impl ReleaseError {
     /// The class of the failure.
     pub fn exit_class(&self) -> FailureClass {
@@ -267,9 +273,10 @@ impl ReleaseError {
             | Self::UntrustedSigner { .. }
             | Self::Archive { .. } => FailureClass::Verification,
             // A flipped byte in `SHA256SUMS` cannot come here: the signature is judged before the list is read.
-            Self::Malformed { .. } | Self::TooLarge { .. } | Self::Unreachable { .. } | Self::Status { .. } => {
-                FailureClass::Network
-            }
+            Self::Malformed { .. }
+            | Self::TooLarge { .. }
+            | Self::Unreachable { .. }
+            | Self::Status { .. } => FailureClass::Network,
             Self::Client(_) | Self::File { .. } => FailureClass::Machine,
         }
     }
@@ -298,16 +305,26 @@ impl ReleaseError {
             Self::Client(_) => "check the proxy variables and the machine's root certificates",
             Self::NoCacheFolder => "set XDG_CACHE_HOME to a folder that can be written",
             Self::File { .. } => "check that the path exists, its permissions, and the space of its disk",
-            Self::LockDamaged { .. } => "restore the file from version control, or write it anew with `cos-bake lock`",
+            Self::LockDamaged { .. } => {
+                "restore the file from version control, or write it anew with `cos-bake lock`"
+            }
             Self::LockSyntax { .. } => "write it anew with `cos-bake lock` of this version",
             Self::ChangedUpstream { .. } => {
                 "a published version must not change: find out which is right; to accept the new bytes, remove \
                  cos.lock and lock again"
             }
-            Self::UntrustedSigner { .. } => "give the key that signed with --trust-key FILE, or lock from the publisher",
-            Self::Archive { .. } => "choose another version, or report it: the layout of upstream's archive has changed",
-            Self::NoAgent { .. } => "build it with `cargo build --profile agent -p cos-agent`, or name it with --agent PATH",
-            Self::WrongAgent { .. } => "name a cos-agent that was built for the architecture with --agent PATH",
+            Self::UntrustedSigner { .. } => {
+                "give the key that signed with --trust-key FILE, or lock from the publisher"
+            }
+            Self::Archive { .. } => {
+                "choose another version, or report it: the layout of upstream's archive has changed"
+            }
+            Self::NoAgent { .. } => {
+                "build it with `cargo build --profile agent -p cos-agent`, or name it with --agent PATH"
+            }
+            Self::WrongAgent { .. } => {
+                "name a cos-agent that was built for the architecture with --agent PATH"
+            }
             Self::NotLocked { .. } => "run `cos-bake lock`; the upstream may not have this architecture",
         };
         Some(hint.to_owned())

@@ -80,16 +80,41 @@ impl fmt::Display for FetchEvent {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { url, .. } => write!(formatter, "downloading {url}"),
-            Self::Progress { url, done, total: Some(total) } => {
-                write!(formatter, "downloading {url}: {} of {} KiB", done / 1024, total.div_ceil(1024))
+            Self::Progress {
+                url,
+                done,
+                total: Some(total),
+            } => {
+                write!(
+                    formatter,
+                    "downloading {url}: {} of {} KiB",
+                    done / 1024,
+                    total.div_ceil(1024)
+                )
             }
-            Self::Progress { url, done, total: None } => write!(formatter, "downloading {url}: {} KiB", done / 1024),
-            Self::Finished { url, bytes } => write!(formatter, "downloaded {url}: {} KiB", bytes.div_ceil(1024)),
-            Self::Retrying { url, attempt, pause, reason } => {
+            Self::Progress {
+                url,
+                done,
+                total: None,
+            } => write!(formatter, "downloading {url}: {} KiB", done / 1024),
+            Self::Finished { url, bytes } => {
+                write!(formatter, "downloaded {url}: {} KiB", bytes.div_ceil(1024))
+            }
+            Self::Retrying {
+                url,
+                attempt,
+                pause,
+                reason,
+            } => {
                 let seconds = pause.as_secs_f32();
-                write!(formatter, "attempt {attempt} at {url} failed ({reason}); the next in {seconds:.1} s")
+                write!(
+                    formatter,
+                    "attempt {attempt} at {url} failed ({reason}); the next in {seconds:.1} s"
+                )
             }
-            Self::CacheDamaged { mismatch, .. } => write!(formatter, "damaged in the cache, made again: {mismatch}"),
+            Self::CacheDamaged { mismatch, .. } => {
+                write!(formatter, "damaged in the cache, made again: {mismatch}")
+            }
         }
     }
 }
@@ -151,7 +176,12 @@ impl Fetcher {
         };
         let client = builder().build().map_err(ReleaseError::Client)?;
         let direct = builder().no_proxy().build().map_err(ReleaseError::Client)?;
-        Ok(Self { client, direct, observer, first_pause: Duration::from_millis(500) })
+        Ok(Self {
+            client,
+            direct,
+            observer,
+            first_pause: Duration::from_millis(500),
+        })
     }
 
     /// The same with another pause after the first failure (it doubles from then on); tests have no time.
@@ -169,12 +199,17 @@ impl Fetcher {
     /// Gets a small answer into memory, at most `limit` bytes. None if the address does not exist.
     pub async fn get(&self, url: &str, limit: u64) -> Result<Option<Vec<u8>>, ReleaseError> {
         self.attempt(url, async || {
-            let Some(mut response) = self.request(url).await? else { return Ok(None) };
+            let Some(mut response) = self.request(url).await? else {
+                return Ok(None);
+            };
             let mut bytes = Vec::new();
             while let Some(chunk) = response.chunk().await? {
                 bytes.extend_from_slice(&chunk);
                 if bytes.len() as u64 > limit {
-                    return Err(Fault::Final(ReleaseError::TooLarge { url: url.to_owned(), limit }));
+                    return Err(Fault::Final(ReleaseError::TooLarge {
+                        url: url.to_owned(),
+                        limit,
+                    }));
                 }
             }
             Ok(Some(bytes))
@@ -192,11 +227,24 @@ impl Fetcher {
         size: Option<u64>,
     ) -> Result<Option<Downloaded>, ReleaseError> {
         self.attempt(url, async || {
-            let Some(mut response) = self.request(url).await? else { return Ok(None) };
+            let Some(mut response) = self.request(url).await? else {
+                return Ok(None);
+            };
             let total = response.content_length();
-            self.tell(FetchEvent::Started { url: url.to_owned(), total });
-            let on_file = |source| Fault::Final(ReleaseError::File { path: folder.to_owned(), source });
-            let mut file = tempfile::Builder::new().prefix(PART_PREFIX).tempfile_in(folder).map_err(on_file)?;
+            self.tell(FetchEvent::Started {
+                url: url.to_owned(),
+                total,
+            });
+            let on_file = |source| {
+                Fault::Final(ReleaseError::File {
+                    path: folder.to_owned(),
+                    source,
+                })
+            };
+            let mut file = tempfile::Builder::new()
+                .prefix(PART_PREFIX)
+                .tempfile_in(folder)
+                .map_err(on_file)?;
             // Writes block for microseconds (page cache); a thread for each chunk would cost more.
             let mut writer = DigestWriter::new(file.as_file_mut());
             let mut told = 0;
@@ -205,31 +253,57 @@ impl Fetcher {
                 let done = writer.length();
                 match size {
                     Some(expected) if done > expected => {
-                        return Err(Fault::Final(ReleaseError::Size { url: url.to_owned(), expected, actual: done }));
+                        return Err(Fault::Final(ReleaseError::Size {
+                            url: url.to_owned(),
+                            expected,
+                            actual: done,
+                        }));
                     }
                     None if done > ARCHIVE_LIMIT => {
-                        return Err(Fault::Final(ReleaseError::TooLarge { url: url.to_owned(), limit: ARCHIVE_LIMIT }));
+                        return Err(Fault::Final(ReleaseError::TooLarge {
+                            url: url.to_owned(),
+                            limit: ARCHIVE_LIMIT,
+                        }));
                     }
                     _ => {}
                 }
                 if done - told >= PROGRESS_STEP {
                     told = done;
-                    self.tell(FetchEvent::Progress { url: url.to_owned(), done, total });
+                    self.tell(FetchEvent::Progress {
+                        url: url.to_owned(),
+                        done,
+                        total,
+                    });
                 }
             }
             let (digest, bytes) = writer.finish();
             if let Some(expected) = size.filter(|&expected| expected != bytes) {
-                return Err(Fault::Final(ReleaseError::Size { url: url.to_owned(), expected, actual: bytes }));
+                return Err(Fault::Final(ReleaseError::Size {
+                    url: url.to_owned(),
+                    expected,
+                    actual: bytes,
+                }));
             }
-            self.tell(FetchEvent::Finished { url: url.to_owned(), bytes });
-            Ok(Some(Downloaded { file, digest, size: bytes }))
+            self.tell(FetchEvent::Finished {
+                url: url.to_owned(),
+                bytes,
+            });
+            Ok(Some(Downloaded {
+                file,
+                digest,
+                size: bytes,
+            }))
         })
         .await
     }
 
     /// One request. None for an address that does not exist.
     async fn request(&self, url: &str) -> Result<Option<Response>, Fault> {
-        let client = if is_loopback(url) { &self.direct } else { &self.client };
+        let client = if is_loopback(url) {
+            &self.direct
+        } else {
+            &self.client
+        };
         let response = client.get(url).send().await?;
         let status = response.status();
         if status.is_success() {
@@ -239,9 +313,15 @@ impl Fetcher {
             return Ok(None);
         }
         let transient = status.is_server_error()
-            || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+            || matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+            );
         if !transient {
-            return Err(Fault::Final(ReleaseError::Status { url: url.to_owned(), status }));
+            return Err(Fault::Final(ReleaseError::Status {
+                url: url.to_owned(),
+                status,
+            }));
         }
         let pause = response.headers().get(reqwest::header::RETRY_AFTER);
         let pause = pause.and_then(|seconds| seconds.to_str().ok()?.parse().ok().map(Duration::from_secs));
@@ -249,7 +329,11 @@ impl Fetcher {
     }
 
     /// Repeats an attempt while its failures may pass, with growing pauses and jitter.
-    async fn attempt<T>(&self, url: &str, once: impl AsyncFn() -> Result<T, Fault>) -> Result<T, ReleaseError> {
+    async fn attempt<T>(
+        &self,
+        url: &str,
+        once: impl AsyncFn() -> Result<T, Fault>,
+    ) -> Result<T, ReleaseError> {
         let mut attempt = 1;
         loop {
             let (fault, asked) = match once().await {
@@ -259,19 +343,31 @@ impl Fetcher {
             };
             if attempt == ATTEMPTS {
                 return Err(match fault {
-                    TransientFault::Transport(source) => {
-                        ReleaseError::Unreachable { url: url.to_owned(), attempts: ATTEMPTS, source }
-                    }
-                    TransientFault::Status(status) => ReleaseError::Status { url: url.to_owned(), status },
+                    TransientFault::Transport(source) => ReleaseError::Unreachable {
+                        url: url.to_owned(),
+                        attempts: ATTEMPTS,
+                        source,
+                    },
+                    TransientFault::Status(status) => ReleaseError::Status {
+                        url: url.to_owned(),
+                        status,
+                    },
                 });
             }
             let grown = self.first_pause * 2_u32.pow(attempt - 1);
-            let pause = asked.map_or(grown, |asked| asked.min(LONGEST_PAUSE)).mul_f64(0.75 + 0.5 * rand::random::<f64>());
+            let pause = asked
+                .map_or(grown, |asked| asked.min(LONGEST_PAUSE))
+                .mul_f64(0.75 + 0.5 * rand::random::<f64>());
             let reason = match fault {
                 TransientFault::Transport(error) => chain(&error),
                 TransientFault::Status(status) => status.to_string(),
             };
-            self.tell(FetchEvent::Retrying { url: url.to_owned(), attempt, pause, reason });
+            self.tell(FetchEvent::Retrying {
+                url: url.to_owned(),
+                attempt,
+                pause,
+                reason,
+            });
             tokio::time::sleep(pause).await;
             attempt += 1;
         }
@@ -285,7 +381,11 @@ fn redirects() -> Policy {
         if secure && attempt.url().scheme() != "https" {
             return attempt.error("redirected from https to http");
         }
-        if attempt.previous().len() > 5 { attempt.error("redirected too often") } else { attempt.follow() }
+        if attempt.previous().len() > 5 {
+            attempt.error("redirected too often")
+        } else {
+            attempt.follow()
+        }
     })
 }
 
@@ -293,7 +393,11 @@ fn redirects() -> Policy {
 fn is_loopback(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     let host = url.host_str().unwrap_or_default();
-    host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse()
+            .is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// The last cause says most: reqwest's own text is only "error sending request".

@@ -17,7 +17,9 @@ impl Stable {
     fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('.').map(|number| {
             let plain = number.bytes().all(|digit| digit.is_ascii_digit());
-            (plain && (number == "0" || !number.starts_with('0'))).then(|| number.parse().ok()).flatten()
+            (plain && (number == "0" || !number.starts_with('0')))
+                .then(|| number.parse().ok())
+                .flatten()
         });
         let triple = [numbers.next()??, numbers.next()??, numbers.next()??];
         numbers.next().is_none().then_some(Self(triple))
@@ -36,7 +38,9 @@ pub fn version_is_plain(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|first: char| first.is_ascii_digit())
         && !text.contains("..")
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+-".contains(&byte))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".+-".contains(&byte))
 }
 
 #[derive(Deserialize)]
@@ -47,7 +51,11 @@ struct HashicorpIndex {
 /// The newest stable version in HashiCorp's `index.json`.
 pub(crate) fn newest_hashicorp(index: &[u8]) -> Result<Option<Stable>, serde_json::Error> {
     let index: HashicorpIndex = serde_json::from_slice(index)?;
-    Ok(index.versions.keys().filter_map(|version| Stable::parse(version)).max())
+    Ok(index
+        .versions
+        .keys()
+        .filter_map(|version| Stable::parse(version))
+        .max())
 }
 
 #[derive(Deserialize)]
@@ -58,7 +66,9 @@ struct GithubRelease {
 /// The version of GitHub's latest release; GitHub itself leaves pre-releases out.
 pub(crate) fn newest_github(release: &[u8]) -> Result<Option<Stable>, serde_json::Error> {
     let release: GithubRelease = serde_json::from_slice(release)?;
-    Ok(Stable::parse(release.tag_name.strip_prefix('v').unwrap_or(&release.tag_name)))
+    Ok(Stable::parse(
+        release.tag_name.strip_prefix('v').unwrap_or(&release.tag_name),
+    ))
 }
 
 /// The stable versions in Docker's HTML listing: what stands as `docker-VERSION.tgz` in a link.
@@ -110,7 +120,11 @@ mod tests {
             ("1..3", false),
             ("99999999999.0.0", false),
         ] {
-            assert_eq!(Stable::parse(text).map(|version| version.to_string()).as_deref() == Some(text), stable, "{text}");
+            assert_eq!(
+                Stable::parse(text).map(|version| version.to_string()).as_deref() == Some(text),
+                stable,
+                "{text}"
+            );
         }
     }
 
@@ -119,9 +133,15 @@ mod tests {
         let index = br#"{"name":"nomad","versions":{
             "1.9.7":{"builds":[{"arch":"amd64"}]},"1.11.0":{},"1.10.3":{},"1.12.0-beta.1":{},"1.13.0+ent":{}}}"#;
         assert_eq!(newest_hashicorp(index).unwrap(), Some(Stable([1, 11, 0])));
-        assert_eq!(newest_hashicorp(br#"{"versions":{"1.0.0-rc1":{}}}"#).unwrap(), None);
+        assert_eq!(
+            newest_hashicorp(br#"{"versions":{"1.0.0-rc1":{}}}"#).unwrap(),
+            None
+        );
         assert!(newest_hashicorp(b"<html>").is_err());
-        assert_eq!(newest_github(br#"{"tag_name":"v1.8.0","assets":[]}"#).unwrap(), Some(Stable([1, 8, 0])));
+        assert_eq!(
+            newest_github(br#"{"tag_name":"v1.8.0","assets":[]}"#).unwrap(),
+            Some(Stable([1, 8, 0]))
+        );
     }
 
     #[test]
@@ -136,9 +156,15 @@ mod tests {
 
     #[test]
     fn versions_that_would_change_an_address_are_not_plain() {
-        for (version, plain) in
-            [("1.11.0", true), ("1.11.0+ent", true), ("", false), ("v1", false), ("1/../2", false), ("1..2", false), ("1?x", false)]
-        {
+        for (version, plain) in [
+            ("1.11.0", true),
+            ("1.11.0+ent", true),
+            ("", false),
+            ("v1", false),
+            ("1/../2", false),
+            ("1..2", false),
+            ("1?x", false),
+        ] {
             assert_eq!(version_is_plain(version), plain, "{version}");
         }
     }
@@ -147,8 +173,16 @@ mod tests {
     fn checksums_take_only_their_own_form() {
         let digest = Digest::of(b"x");
         let list = format!("{digest}  a.zip\n{digest}  b.zip\n");
-        assert_eq!(Checksums::parse(list.as_bytes()).unwrap().get("b.zip"), Some(digest));
-        for wrong in [String::new(), format!("{digest} a.zip"), format!("{list}{digest}  a.zip"), format!("{list}\n")] {
+        assert_eq!(
+            Checksums::parse(list.as_bytes()).unwrap().get("b.zip"),
+            Some(digest)
+        );
+        for wrong in [
+            String::new(),
+            format!("{digest} a.zip"),
+            format!("{list}{digest}  a.zip"),
+            format!("{list}\n"),
+        ] {
             assert_eq!(Checksums::parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

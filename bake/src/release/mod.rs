@@ -117,7 +117,10 @@ impl FromStr for Arch {
     type Err = UnknownArch;
 
     fn from_str(text: &str) -> Result<Self, UnknownArch> {
-        Self::ALL.into_iter().find(|arch| arch.name() == text).ok_or_else(|| UnknownArch(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|arch| arch.name() == text)
+            .ok_or_else(|| UnknownArch(text.to_owned()))
     }
 }
 
@@ -128,11 +131,31 @@ mod tests {
     #[test]
     fn archive_names_are_upstreams() {
         for (product, version, arch, name) in [
-            (Product::Nomad, "1.11.0", Arch::X86_64, "nomad_1.11.0_linux_amd64.zip"),
-            (Product::Consul, "1.22.0", Arch::Arm64, "consul_1.22.0_linux_arm64.zip"),
+            (
+                Product::Nomad,
+                "1.11.0",
+                Arch::X86_64,
+                "nomad_1.11.0_linux_amd64.zip",
+            ),
+            (
+                Product::Consul,
+                "1.22.0",
+                Arch::Arm64,
+                "consul_1.22.0_linux_arm64.zip",
+            ),
             (Product::Docker, "29.0.1", Arch::Arm64, "docker-29.0.1.tgz"),
-            (Product::Cni, "1.8.0", Arch::X86_64, "cni-plugins-linux-amd64-v1.8.0.tgz"),
-            (Product::Cni, "1.8.0", Arch::Arm64, "cni-plugins-linux-arm64-v1.8.0.tgz"),
+            (
+                Product::Cni,
+                "1.8.0",
+                Arch::X86_64,
+                "cni-plugins-linux-amd64-v1.8.0.tgz",
+            ),
+            (
+                Product::Cni,
+                "1.8.0",
+                Arch::Arm64,
+                "cni-plugins-linux-arm64-v1.8.0.tgz",
+            ),
         ] {
             assert_eq!(product.archive_name(version, arch), name);
         }

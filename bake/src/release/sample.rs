@@ -22,8 +22,17 @@ use crate::digest::Digest;
 
 /// A key made for a test: a certifying primary and one signing subkey, both Ed25519.
 pub(crate) fn key(created: Timestamp) -> SignedSecretKey {
+    key_of(created, KeyType::Ed25519Legacy)
+}
+
+/// The same with an RSA subkey, as HashiCorp has one.
+pub(crate) fn rsa_key() -> SignedSecretKey {
+    key_of(Timestamp::now(), KeyType::Rsa(2048))
+}
+
+fn key_of(created: Timestamp, subkey: KeyType) -> SignedSecretKey {
     let subkey = SubkeyParamsBuilder::default()
-        .key_type(KeyType::Ed25519Legacy)
+        .key_type(subkey)
         .can_sign(true)
         .can_encrypt(EncryptionCaps::None)
         .created_at(created)
@@ -44,7 +53,9 @@ pub(crate) fn key(created: Timestamp) -> SignedSecretKey {
 
 /// The public half, armoured, as a file for `--trust-key`.
 pub(crate) fn public(key: &SignedSecretKey) -> String {
-    SignedPublicKey::from(key.clone()).to_armored_string(ArmorOptions::default()).unwrap()
+    SignedPublicKey::from(key.clone())
+        .to_armored_string(ArmorOptions::default())
+        .unwrap()
 }
 
 /// A detached signature.
@@ -54,7 +65,10 @@ pub(crate) fn sign(key: &impl SigningKey, data: &[u8]) -> Vec<u8> {
 
 /// A detached signature by a chosen digest.
 pub(crate) fn sign_with(key: &impl SigningKey, data: &[u8], digest: HashAlgorithm) -> Vec<u8> {
-    DetachedSignature::sign_binary_data(OsRng, key, &Password::empty(), digest, data).unwrap().to_bytes().unwrap()
+    DetachedSignature::sign_binary_data(OsRng, key, &Password::empty(), digest, data)
+        .unwrap()
+        .to_bytes()
+        .unwrap()
 }
 
 /// Bytes that do not compress, so that archives have some length.
@@ -72,7 +86,12 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 pub(crate) fn zip(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, content) in members {
-        writer.start_file(*name, zip::write::SimpleFileOptions::default().unix_permissions(0o755)).unwrap();
+        writer
+            .start_file(
+                *name,
+                zip::write::SimpleFileOptions::default().unix_permissions(0o755),
+            )
+            .unwrap();
         writer.write_all(content).unwrap();
     }
     writer.finish().unwrap().into_inner()
@@ -85,7 +104,11 @@ pub(crate) fn tar_gz(members: &[(&str, &[u8])]) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o755);
-        header.set_entry_type(if name.ends_with('/') { tar::EntryType::Directory } else { tar::EntryType::Regular });
+        header.set_entry_type(if name.ends_with('/') {
+            tar::EntryType::Directory
+        } else {
+            tar::EntryType::Regular
+        });
         // As upstream's archives have it: with the leading `./`, which set_path would drop.
         let bytes = name.as_bytes();
         header.as_old_mut().name[..bytes.len()].copy_from_slice(bytes);
@@ -99,11 +122,31 @@ pub(crate) fn tar_gz(members: &[(&str, &[u8])]) -> Vec<u8> {
 pub(crate) fn archive(product: Product, seed: u64) -> Vec<u8> {
     let program = |name: &str| noise(seed + name.len() as u64, 3000 + name.len());
     let many = |prefix: &str, names: &[&str]| -> Vec<(String, Vec<u8>)> {
-        names.iter().map(|name| (format!("{prefix}{name}"), program(name))).collect()
+        names
+            .iter()
+            .map(|name| (format!("{prefix}{name}"), program(name)))
+            .collect()
     };
-    let docker =
-        ["containerd", "containerd-shim-runc-v2", "ctr", "docker", "docker-init", "docker-proxy", "dockerd", "runc"];
-    let cni = ["LICENSE", "README.md", "bridge", "firewall", "host-local", "loopback", "portmap", "vlan"];
+    let docker = [
+        "containerd",
+        "containerd-shim-runc-v2",
+        "ctr",
+        "docker",
+        "docker-init",
+        "docker-proxy",
+        "dockerd",
+        "runc",
+    ];
+    let cni = [
+        "LICENSE",
+        "README.md",
+        "bridge",
+        "firewall",
+        "host-local",
+        "loopback",
+        "portmap",
+        "vlan",
+    ];
     let mut members = match product {
         Product::Cni => many("./", &cni),
         Product::Docker => many("docker/", &docker),
@@ -112,8 +155,15 @@ pub(crate) fn archive(product: Product, seed: u64) -> Vec<u8> {
     if product == Product::Docker {
         members.insert(0, ("docker/".to_owned(), Vec::new()));
     }
-    let members: Vec<_> = members.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
-    if product.is_signed() { zip(&members) } else { tar_gz(&members) }
+    let members: Vec<_> = members
+        .iter()
+        .map(|(name, content)| (name.as_str(), content.as_slice()))
+        .collect();
+    if product.is_signed() {
+        zip(&members)
+    } else {
+        tar_gz(&members)
+    }
 }
 
 /// How a mirror answers a path.
@@ -136,8 +186,12 @@ pub(crate) struct Mirror {
 }
 
 /// Versions that [`Mirror::new`] carries.
-pub(crate) const VERSIONS: [(Product, &str); 4] =
-    [(Product::Cni, "1.8.0"), (Product::Consul, "1.21.0"), (Product::Docker, "20.10.24"), (Product::Nomad, "1.11.0")];
+pub(crate) const VERSIONS: [(Product, &str); 4] = [
+    (Product::Cni, "1.8.0"),
+    (Product::Consul, "1.21.0"),
+    (Product::Docker, "20.10.24"),
+    (Product::Nomad, "1.11.0"),
+];
 
 impl Mirror {
     /// One release of each product, for x86_64 only, signed by a new key.
@@ -154,12 +208,23 @@ impl Mirror {
             }
         });
         let key = key(Timestamp::from_secs(1_700_000_000));
-        let mirror = Self { url, key, answers, requests };
+        let mirror = Self {
+            url,
+            key,
+            answers,
+            requests,
+        };
         for (product, version) in VERSIONS {
             mirror.release(product, version, Arch::X86_64, archive(product, 1));
         }
-        mirror.put("/hashicorp/nomad/index.json", br#"{"versions":{"1.9.0":{},"1.11.0":{},"2.0.0-rc.1":{}}}"#.to_vec());
-        mirror.put("/hashicorp/consul/index.json", br#"{"versions":{"1.21.0":{},"1.20.9":{}}}"#.to_vec());
+        mirror.put(
+            "/hashicorp/nomad/index.json",
+            br#"{"versions":{"1.9.0":{},"1.11.0":{},"2.0.0-rc.1":{}}}"#.to_vec(),
+        );
+        mirror.put(
+            "/hashicorp/consul/index.json",
+            br#"{"versions":{"1.21.0":{},"1.20.9":{}}}"#.to_vec(),
+        );
         mirror.put("/cni/releases/latest.json", br#"{"tag_name":"v1.8.0"}"#.to_vec());
         let listing = br#"<a href="docker-20.10.24.tgz">docker-20.10.24.tgz</a>"#.to_vec();
         mirror.put("/docker/linux/static/stable/x86_64/", listing);
@@ -172,7 +237,10 @@ impl Mirror {
         let name = product.archive_name(version, arch);
         if product.is_signed() {
             let other = Digest::of(b"not here");
-            let list = format!("{}  {name}\n{other}  {product}_{version}_darwin_arm64.zip\n", Digest::of(&archive));
+            let list = format!(
+                "{}  {name}\n{other}  {product}_{version}_darwin_arm64.zip\n",
+                Digest::of(&archive)
+            );
             self.put_signed(product, version, list.into_bytes());
         }
         self.put(&self.path(&upstream.archive(product, version, arch)), archive);
@@ -181,7 +249,10 @@ impl Mirror {
     /// Publishes a digest list, signed by the mirror's subkey.
     pub(crate) fn put_signed(&self, product: Product, version: &str, list: Vec<u8>) {
         let path = self.path(&self.upstream().checksums(product, version));
-        self.put(&format!("{path}.sig"), sign(&self.key.secret_subkeys[0].key, &list));
+        self.put(
+            &format!("{path}.sig"),
+            sign(&self.key.secret_subkeys[0].key, &list),
+        );
         self.put(&path, list);
     }
 
@@ -208,7 +279,9 @@ impl Mirror {
     /// The bytes of a path that answers without faults.
     pub(crate) fn bytes(&self, path: &str) -> Vec<u8> {
         match &self.answers.lock().unwrap()[path] {
-            Answer::Bytes(bytes) | Answer::StatusFirst(_, _, bytes) | Answer::BreakFirst(_, bytes) => bytes.clone(),
+            Answer::Bytes(bytes) | Answer::StatusFirst(_, _, bytes) | Answer::BreakFirst(_, bytes) => {
+                bytes.clone()
+            }
         }
     }
 
@@ -219,7 +292,9 @@ impl Mirror {
 
     /// A fetcher that does not wait long, and tells nobody.
     pub(crate) fn fetcher(&self) -> Fetcher {
-        Fetcher::new(Arc::new(|_| ())).unwrap().with_first_pause(Duration::from_millis(1))
+        Fetcher::new(Arc::new(|_| ()))
+            .unwrap()
+            .with_first_pause(Duration::from_millis(1))
     }
 }
 
@@ -250,7 +325,12 @@ fn serve(mut stream: TcpStream, answers: &Mutex<BTreeMap<String, Answer>>, reque
             }
         }
     };
-    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len());
+    let head = format!(
+        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        bytes.len()
+    );
     let sent = if whole { bytes.len() } else { bytes.len() / 2 };
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[..sent]));
+    let _ = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(&bytes[..sent]));
 }

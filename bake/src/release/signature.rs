@@ -209,30 +209,47 @@ pub fn verify(
         signed: "never".to_owned(),
         fault: "but must say when it was made",
     })?;
-    let date = |fault| SignatureError::Date { key: name.clone(), signed: show(signed), fault };
+    let date = |fault| SignatureError::Date {
+        key: name.clone(),
+        signed: show(signed),
+        fault,
+    };
     if signed.as_secs() > now.as_secs().saturating_add(CLOCK_TOLERANCE) {
         return Err(date("in the future"));
     }
     if signed < subkey.key.created_at() || signed < certificate.primary_created() {
         return Err(date("before its key existed"));
     }
+    signature
+        .verify(&subkey.key, data)
+        .map_err(|source| SignatureError::Mismatch {
+            key: name.clone(),
+            source,
+        })?;
     certificate.check(subkey, signed, now)?;
     if let Some(expired) = expiry(signed, signature.signature_expiration_time())
         && expired <= now
     {
-        return Err(SignatureError::SignatureExpired { key: name, expired: show(expired) });
+        return Err(SignatureError::SignatureExpired {
+            key: name,
+            expired: show(expired),
+        });
     }
-    signature
-        .verify(&subkey.key, data)
-        .map_err(|source| SignatureError::Mismatch { key: name.clone(), source })?;
-    Ok(Signer { certificate: certificate.fingerprint().to_owned(), subkey: name, pinned: certificate.is_pinned() })
+    Ok(Signer {
+        certificate: certificate.fingerprint().to_owned(),
+        subkey: name,
+        pinned: certificate.is_pinned(),
+    })
 }
 
 /// Reads exactly one signature over binary data, in canonical encoding.
 fn parse(bytes: &[u8]) -> Result<Signature, SignatureError> {
     let malformed = |source| SignatureError::Malformed(Some(source));
     let mut signatures = DetachedSignature::from_bytes_many(bytes).map_err(malformed)?;
-    let first = signatures.next().ok_or(SignatureError::Malformed(None))?.map_err(malformed)?;
+    let first = signatures
+        .next()
+        .ok_or(SignatureError::Malformed(None))?
+        .map_err(malformed)?;
     // Written again it must give the same bytes: this refuses a second packet, packets that the parser
     // skips, and lengths and integers written in another way.
     if first.to_bytes().map_err(malformed)? != bytes {
@@ -244,7 +261,9 @@ fn parse(bytes: &[u8]) -> Result<Signature, SignatureError> {
     }
     match signature.typ() {
         Some(SignatureType::Binary) => Ok(signature),
-        other => Err(SignatureError::Kind(other.map_or_else(|| "unknown".to_owned(), |kind| format!("{kind:?}")))),
+        other => Err(SignatureError::Kind(
+            other.map_or_else(|| "unknown".to_owned(), |kind| format!("{kind:?}")),
+        )),
     }
 }
 
@@ -253,23 +272,38 @@ fn check_digest(signature: &Signature, signer: &str) -> Result<(), SignatureErro
     if is_strong(signature) {
         return Ok(());
     }
-    let algorithm = signature.hash_alg().map_or_else(|| "no digest".to_owned(), |algorithm| algorithm.to_string());
-    Err(SignatureError::WeakDigest { signer: signer.to_owned(), algorithm })
+    let algorithm = signature
+        .hash_alg()
+        .map_or_else(|| "no digest".to_owned(), |algorithm| algorithm.to_string());
+    Err(SignatureError::WeakDigest {
+        signer: signer.to_owned(),
+        algorithm,
+    })
 }
 
 fn is_strong(signature: &Signature) -> bool {
     use HashAlgorithm::{Sha3_256, Sha3_512, Sha256, Sha384, Sha512};
-    signature.hash_alg().is_some_and(|algorithm| matches!(algorithm, Sha256 | Sha384 | Sha512 | Sha3_256 | Sha3_512))
+    signature
+        .hash_alg()
+        .is_some_and(|algorithm| matches!(algorithm, Sha256 | Sha384 | Sha512 | Sha3_256 | Sha3_512))
 }
 
 /// Beyond the issuer, which [`Issuer`] compares, nothing may stand where the signature does not reach; and
 /// nothing critical that this code does not understand where it does.
 fn check_unhashed(signature: &Signature) -> Result<(), SignatureError> {
-    let Some(config) = signature.config() else { return Err(SignatureError::Malformed(None)) };
+    let Some(config) = signature.config() else {
+        return Err(SignatureError::Malformed(None));
+    };
     for packet in config.unhashed_subpackets() {
-        let issuer = matches!(packet.data, SubpacketData::IssuerKeyId(_) | SubpacketData::IssuerFingerprint(_));
+        let issuer = matches!(
+            packet.data,
+            SubpacketData::IssuerKeyId(_) | SubpacketData::IssuerFingerprint(_)
+        );
         if !issuer || packet.is_critical {
-            return Err(SignatureError::Unprotected(format!("subpacket {:?}", packet.typ())));
+            return Err(SignatureError::Unprotected(format!(
+                "subpacket {:?}",
+                packet.typ()
+            )));
         }
     }
     for packet in config.hashed_subpackets().filter(|packet| packet.is_critical) {
@@ -278,7 +312,10 @@ fn check_unhashed(signature: &Signature) -> Result<(), SignatureError> {
             SubpacketData::Other(..) | SubpacketData::Experimental(..) | SubpacketData::Notation(_)
         );
         if unknown {
-            return Err(SignatureError::Kind(format!("one with the unknown critical subpacket {:?}", packet.typ())));
+            return Err(SignatureError::Kind(format!(
+                "one with the unknown critical subpacket {:?}",
+                packet.typ()
+            )));
         }
     }
     Ok(())
@@ -295,9 +332,14 @@ impl Issuer {
         let fingerprints: Vec<_> = signature.issuer_fingerprint().into_iter().cloned().collect();
         let key_ids: Vec<_> = signature.issuer_key_id().into_iter().copied().collect();
         if fingerprints.is_empty() && key_ids.is_empty() {
-            return Err(SignatureError::Unprotected("it does not name the key that made it".to_owned()));
+            return Err(SignatureError::Unprotected(
+                "it does not name the key that made it".to_owned(),
+            ));
         }
-        Ok(Self { fingerprints, key_ids })
+        Ok(Self {
+            fingerprints,
+            key_ids,
+        })
     }
 
     /// Whether every name in the signature is this key's.
@@ -324,13 +366,16 @@ fn fingerprint(fingerprint: &pgp::types::Fingerprint) -> String {
 
 /// When something made at `from` ends; a missing or zero lifetime is none (RFC 9580, 5.2.3.13).
 fn expiry(from: Timestamp, lifetime: Option<pgp::types::Duration>) -> Option<Timestamp> {
-    let seconds = lifetime.map(pgp::types::Duration::as_secs).filter(|&seconds| seconds != 0)?;
+    let seconds = lifetime
+        .map(pgp::types::Duration::as_secs)
+        .filter(|&seconds| seconds != 0)?;
     Some(Timestamp::from_secs(from.as_secs().saturating_add(seconds)))
 }
 
 /// A time for messages, in UTC.
 fn show(time: Timestamp) -> String {
-    jiff::Timestamp::from_second(i64::from(time.as_secs())).map_or_else(|_| format!("{time:?}"), |at| at.to_string())
+    jiff::Timestamp::from_second(i64::from(time.as_secs()))
+        .map_or_else(|_| format!("{time:?}"), |at| at.to_string())
 }
 
 #[cfg(test)]

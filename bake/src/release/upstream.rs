@@ -24,7 +24,9 @@ impl Upstream {
         if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
             return Err(fault());
         }
-        Ok(Self { mirror: Some(url.as_str().trim_end_matches('/').to_owned()) })
+        Ok(Self {
+            mirror: Some(url.as_str().trim_end_matches('/').to_owned()),
+        })
     }
 
     /// A mirror if one is named, else the publishers.
@@ -73,7 +75,10 @@ impl Upstream {
 
     /// Address of HashiCorp's digest list of a version; its signature has `.sig` behind.
     pub(crate) fn checksums(&self, product: Product, version: &str) -> String {
-        format!("{}/{version}/{product}_{version}_SHA256SUMS", self.folder(product))
+        format!(
+            "{}/{version}/{product}_{version}_SHA256SUMS",
+            self.folder(product)
+        )
     }
 }
 
@@ -122,14 +127,26 @@ mod tests {
     fn a_mirror_has_the_documented_layout() {
         let upstream = Upstream::mirror("http://127.0.0.1:8480/").unwrap();
         for (url, path) in [
-            (upstream.listing(Product::Nomad, Arch::X86_64), "hashicorp/nomad/index.json"),
-            (upstream.checksums(Product::Nomad, "1.11.0"), "hashicorp/nomad/1.11.0/nomad_1.11.0_SHA256SUMS"),
-            (upstream.listing(Product::Docker, Arch::X86_64), "docker/linux/static/stable/x86_64/"),
+            (
+                upstream.listing(Product::Nomad, Arch::X86_64),
+                "hashicorp/nomad/index.json",
+            ),
+            (
+                upstream.checksums(Product::Nomad, "1.11.0"),
+                "hashicorp/nomad/1.11.0/nomad_1.11.0_SHA256SUMS",
+            ),
+            (
+                upstream.listing(Product::Docker, Arch::X86_64),
+                "docker/linux/static/stable/x86_64/",
+            ),
             (
                 upstream.archive(Product::Docker, "20.10.24", Arch::X86_64),
                 "docker/linux/static/stable/x86_64/docker-20.10.24.tgz",
             ),
-            (upstream.listing(Product::Cni, Arch::Arm64), "cni/releases/latest.json"),
+            (
+                upstream.listing(Product::Cni, Arch::Arm64),
+                "cni/releases/latest.json",
+            ),
             (
                 upstream.archive(Product::Cni, "1.8.0", Arch::X86_64),
                 "cni/releases/download/v1.8.0/cni-plugins-linux-amd64-v1.8.0.tgz",
@@ -143,7 +160,10 @@ mod tests {
     #[test]
     fn other_addresses_are_refused() {
         for base in ["", "mirror", "ftp://host", "file:///srv", "http://host/?x=1"] {
-            assert!(matches!(Upstream::mirror(base), Err(ReleaseError::MirrorAddress(_))), "{base}");
+            assert!(
+                matches!(Upstream::mirror(base), Err(ReleaseError::MirrorAddress(_))),
+                "{base}"
+            );
         }
     }
 }

@@ -35,56 +35,97 @@ impl TrustedKeys {
     pub fn pinned() -> Result<Self, SignatureError> {
         let key = match SignedPublicKey::from_string(HASHICORP_KEY) {
             Ok((key, _)) => key,
-            Err(_) => return Err(SignatureError::PinnedKey { actual: "unreadable".to_owned() }),
+            Err(_) => {
+                return Err(SignatureError::PinnedKey {
+                    actual: "unreadable".to_owned(),
+                });
+            }
         };
         let certificate = Certificate::new(key, true);
         if certificate.fingerprint != HASHICORP_FINGERPRINT {
-            return Err(SignatureError::PinnedKey { actual: certificate.fingerprint });
+            return Err(SignatureError::PinnedKey {
+                actual: certificate.fingerprint,
+            });
         }
-        Ok(Self { certificates: vec![certificate] })
+        Ok(Self {
+            certificates: vec![certificate],
+        })
     }
 
     /// The pinned key and, if a file is named, the one key in it (armoured or binary).
     pub fn with_file(file: Option<&Path>) -> Result<Self, SignatureError> {
         let mut keys = Self::pinned()?;
         let Some(path) = file else { return Ok(keys) };
-        let syntax = |source| SignatureError::KeySyntax { path: path.to_owned(), source };
-        let bytes = std::fs::read(path)
-            .map_err(|source| SignatureError::KeyFile { path: path.to_owned(), source })?;
+        let syntax = |source| SignatureError::KeySyntax {
+            path: path.to_owned(),
+            source,
+        };
+        let bytes = std::fs::read(path).map_err(|source| SignatureError::KeyFile {
+            path: path.to_owned(),
+            source,
+        })?;
         let (found, _) = SignedPublicKey::from_reader_many(bytes.as_slice()).map_err(syntax)?;
         let mut found = found.collect::<Result<Vec<_>, _>>().map_err(syntax)?;
         match (found.pop(), found.len()) {
             (Some(key), 0) => keys.certificates.push(Certificate::new(key, false)),
-            (None, _) => return Err(SignatureError::KeyCount { path: path.to_owned(), count: 0 }),
-            (Some(_), more) => return Err(SignatureError::KeyCount { path: path.to_owned(), count: more + 1 }),
+            (None, _) => {
+                return Err(SignatureError::KeyCount {
+                    path: path.to_owned(),
+                    count: 0,
+                });
+            }
+            (Some(_), more) => {
+                return Err(SignatureError::KeyCount {
+                    path: path.to_owned(),
+                    count: more + 1,
+                });
+            }
         }
         Ok(keys)
     }
 
     /// Fingerprint of the key that `--trust-key` admitted, if one was.
     pub fn added(&self) -> Option<&str> {
-        self.certificates.iter().find(|certificate| !certificate.pinned).map(Certificate::fingerprint)
+        self.certificates
+            .iter()
+            .find(|certificate| !certificate.pinned)
+            .map(Certificate::fingerprint)
     }
 
     /// The subkey that a signature names, and its certificate.
-    pub(crate) fn find(&self, issuer: &Issuer) -> Result<(&Certificate, &SignedPublicSubKey), SignatureError> {
+    pub(crate) fn find(
+        &self,
+        issuer: &Issuer,
+    ) -> Result<(&Certificate, &SignedPublicSubKey), SignatureError> {
         for certificate in &self.certificates {
             if issuer.is(&certificate.key.primary_key) {
                 return Err(SignatureError::PrimaryKey(certificate.fingerprint.clone()));
             }
-            if let Some(subkey) = certificate.key.public_subkeys.iter().find(|subkey| issuer.is(&subkey.key)) {
+            if let Some(subkey) = certificate
+                .key
+                .public_subkeys
+                .iter()
+                .find(|subkey| issuer.is(&subkey.key))
+            {
                 return Ok((certificate, subkey));
             }
         }
         let trusted: Vec<_> = self.certificates.iter().map(Certificate::fingerprint).collect();
-        Err(SignatureError::UnknownSigner { signer: issuer.to_string(), trusted: trusted.join(" and ") })
+        Err(SignatureError::UnknownSigner {
+            signer: issuer.to_string(),
+            trusted: trusted.join(" and "),
+        })
     }
 }
 
 impl Certificate {
     fn new(key: SignedPublicKey, pinned: bool) -> Self {
         let fingerprint = fingerprint(&key.primary_key.fingerprint());
-        Self { key, fingerprint, pinned }
+        Self {
+            key,
+            fingerprint,
+            pinned,
+        }
     }
 
     pub(crate) fn fingerprint(&self) -> &str {
@@ -114,15 +155,25 @@ impl Certificate {
         let primary = &self.key.primary_key;
         let details = &self.key.details;
         // Any reason of revocation counts: a retired release key has no business signing what is baked today.
-        if details.revocation_signatures.iter().any(|revocation| revocation.verify_key(primary).is_ok()) {
+        if details
+            .revocation_signatures
+            .iter()
+            .any(|revocation| revocation.verify_key(primary).is_ok())
+        {
             return Err(SignatureError::Revoked(self.fingerprint.clone()));
         }
         let direct = details.direct_signatures.iter();
-        let direct = newest(direct.filter(|signature| signature.verify_key(primary).is_ok()), now);
+        let direct = newest(
+            direct.filter(|signature| signature.verify_key(primary).is_ok()),
+            now,
+        );
         let users = details.users.iter().filter_map(|user| {
             let own = user.signatures.iter();
-            newest(own.filter(|own| own.verify_certification(primary, Tag::UserId, &user.id).is_ok()), now)
-                .filter(|newest| newest.typ() != Some(SignatureType::CertRevocation))
+            newest(
+                own.filter(|own| own.verify_certification(primary, Tag::UserId, &user.id).is_ok()),
+                now,
+            )
+            .filter(|newest| newest.typ() != Some(SignatureType::CertRevocation))
         });
         let user = newest(users, now);
         if direct.is_none() && user.is_none() {
@@ -130,7 +181,9 @@ impl Certificate {
         }
         // A certificate may say its expiry in both places; the earlier one counts.
         let expired = [direct, user].into_iter().flatten();
-        let expired = expired.filter_map(|own| expiry(primary.created_at(), own.key_expiration_time())).min();
+        let expired = expired
+            .filter_map(|own| expiry(primary.created_at(), own.key_expiration_time()))
+            .min();
         check_lifetime(&self.fingerprint, expired, signed, now)
     }
 
@@ -143,7 +196,12 @@ impl Certificate {
         let primary = &self.key.primary_key;
         let name = fingerprint(&subkey.key.fingerprint());
         let holds = |signature: &&Signature| signature.verify_subkey_binding(primary, &subkey.key).is_ok();
-        let of_kind = |kind| subkey.signatures.iter().filter(move |signature| signature.typ() == Some(kind));
+        let of_kind = |kind| {
+            subkey
+                .signatures
+                .iter()
+                .filter(move |signature| signature.typ() == Some(kind))
+        };
         if of_kind(SignatureType::SubkeyRevocation).any(|revocation| holds(&revocation)) {
             return Err(SignatureError::Revoked(name));
         }
@@ -186,9 +244,10 @@ fn check_lifetime(
             expired: show(expired),
             signed: show(signed),
         }),
-        Some(expired) if expired <= now => {
-            Err(SignatureError::Expired { key: key.to_owned(), expired: show(expired) })
-        }
+        Some(expired) if expired <= now => Err(SignatureError::Expired {
+            key: key.to_owned(),
+            expired: show(expired),
+        }),
         _ => Ok(()),
     }
 }
