@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_config::meta::region::RegionProviderChain;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::config::SharedHttpClient;
 use aws_sdk_ec2::config::http::HttpResponse;
@@ -83,12 +82,12 @@ impl AwsCloud {
     /// # Errors
     /// No region is to be found, or `AWS_CA_BUNDLE` names a file that cannot be read.
     pub async fn connect(region: Option<&str>) -> Result<Self, CloudError> {
-        let regions = RegionProviderChain::first_try(region.map(|region| Region::new(region.to_owned())))
-            .or_default_provider();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(regions)
             .http_client(http_client()?)
             .timeout_config(timeouts());
+        if let Some(region) = region {
+            loader = loader.region(Region::new(region.to_owned()));
+        }
         if let Ok(name) = AppName::new("cos-bake") {
             loader = loader.app_name(name);
         }

@@ -31,7 +31,7 @@ where
             let message = metadata.message().map_or_else(
                 || {
                     let body = service.raw().body().bytes().unwrap_or_default();
-                    first_line(&String::from_utf8_lossy(body))
+                    visible_text(&String::from_utf8_lossy(body))
                 },
                 str::to_owned,
             );
@@ -202,14 +202,24 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     texts.join(": ")
 }
 
-fn first_line(text: &str) -> String {
-    text.lines()
-        .map(str::trim)
-        .find(|line| !line.is_empty())
-        .unwrap_or_default()
-        .chars()
-        .take(200)
-        .collect()
+/// The words of an answer that no API of AWS gives, such as the page of a proxy: markup dropped, the first 200
+/// characters.
+fn visible_text(body: &str) -> String {
+    let mut inside = false;
+    let mut text = String::new();
+    for character in body.chars() {
+        match character {
+            '<' => inside = true,
+            '>' => {
+                inside = false;
+                text.push(' ');
+            }
+            _ if !inside => text.push(character),
+            _ => {}
+        }
+    }
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(200).collect()
 }
 
 #[cfg(test)]
@@ -293,6 +303,13 @@ mod tests {
             Some("InvalidParameterValue")
         )));
         assert!(!transient(&error(CloudErrorKind::Other, None)));
+    }
+
+    #[test]
+    fn a_page_of_a_proxy_becomes_its_words() {
+        let page = "<!doctype html>\n<html><title>502 Bad Gateway</title>\n<h1>Bad Gateway</h1></html>";
+        assert_eq!(visible_text(page), "502 Bad Gateway Bad Gateway");
+        assert_eq!(visible_text(""), "");
     }
 
     #[test]
