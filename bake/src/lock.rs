@@ -291,7 +291,7 @@ fn same_as_before(existing: Option<&Lock>, new: &LockedArchive) -> Result<(), Re
         product: new.component,
         version: new.version.clone(),
         arch: new.arch,
-        source,
+        source: Box::new(source),
     })
 }
 

@@ -171,7 +171,7 @@ impl Setting {
         std::fs::write(&key, public(&mirror.key)).unwrap();
         Self {
             upstream: mirror.upstream(),
-            fetcher: mirror.fetcher(),
+            fetcher: Mirror::fetcher(),
             cache: ArchiveCache::open(folder.path()).unwrap(),
             keys: TrustedKeys::with_file(Some(&key)).unwrap(),
             mirror,
@@ -368,7 +368,7 @@ async fn one_flipped_byte_upstream_is_refused() {
                 std::error::Error::source(&error).map_or_else(String::new, ToString::to_string)
             );
             assert!(chain.contains(&Digest::of(&bad).to_string()), "{path}: {chain}");
-            if path.ends_with(".zip") || path.ends_with(".tgz") {
+            if !path.contains("SHA256SUMS") {
                 assert!(chain.contains(&Digest::of(&good).to_string()), "{path}: {chain}");
                 let error = source.archives(&lock, Arch::X86_64).await.unwrap_err();
                 assert!(matches!(error, ReleaseError::Digest(_)), "{path}: {error}");

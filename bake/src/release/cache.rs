@@ -10,7 +10,7 @@ use super::{FetchEvent, Fetcher, ReleaseError};
 use crate::digest::{Digest, DigestMismatch};
 
 /// Unfinished downloads older than this are another process's remains.
-const STALE: Duration = Duration::from_secs(24 * 3600);
+const STALE: Duration = Duration::from_hours(24);
 
 /// Archives on disk, by digest.
 #[derive(Debug, Clone)]

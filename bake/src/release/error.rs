@@ -195,7 +195,7 @@ pub enum ReleaseError {
         arch: Arch,
         /// Both digests.
         #[source]
-        source: DigestMismatch,
+        source: Box<DigestMismatch>,
     },
     /// The lock trusts a signer whom this run does not.
     #[error("{product} {version} was signed by {signer}, whom this run does not trust")]

@@ -45,6 +45,10 @@ pub fn version_is_plain(text: &str) -> bool {
 
 #[derive(Deserialize)]
 struct HashicorpIndex {
+    #[expect(
+        clippy::zero_sized_map_values,
+        reason = "a JSON object is wanted for its keys only"
+    )]
     versions: BTreeMap<String, IgnoredAny>,
 }
 

@@ -291,7 +291,7 @@ impl Mirror {
     }
 
     /// A fetcher that does not wait long, and tells nobody.
-    pub(crate) fn fetcher(&self) -> Fetcher {
+    pub(crate) fn fetcher() -> Fetcher {
         Fetcher::new(Arc::new(|_| ()))
             .unwrap()
             .with_first_pause(Duration::from_millis(1))

@@ -33,13 +33,10 @@ pub(crate) struct Certificate {
 impl TrustedKeys {
     /// HashiCorp's pinned key alone.
     pub fn pinned() -> Result<Self, SignatureError> {
-        let key = match SignedPublicKey::from_string(HASHICORP_KEY) {
-            Ok((key, _)) => key,
-            Err(_) => {
-                return Err(SignatureError::PinnedKey {
-                    actual: "unreadable".to_owned(),
-                });
-            }
+        let Ok((key, _)) = SignedPublicKey::from_string(HASHICORP_KEY) else {
+            return Err(SignatureError::PinnedKey {
+                actual: "unreadable".to_owned(),
+            });
         };
         let certificate = Certificate::new(key, true);
         if certificate.fingerprint != HASHICORP_FINGERPRINT {
