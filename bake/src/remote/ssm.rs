@@ -50,7 +50,10 @@ enum Fate {
 impl SsmRemote {
     /// Commands on the machines of this region and account.
     pub fn new(cloud: &AwsCloud) -> Self {
-        Self { cloud: cloud.clone(), grace: GRACE }
+        Self {
+            cloud: cloud.clone(),
+            grace: GRACE,
+        }
     }
 
     /// Sends a command and returns its id.
@@ -348,11 +351,23 @@ mod tests {
             }
         })
         .await;
-        let remote = SsmRemote { cloud, grace: Duration::ZERO };
-        let script = Script { deadline: Duration::from_secs(2), ..script() };
+        let remote = SsmRemote {
+            cloud,
+            grace: Duration::ZERO,
+        };
+        let script = Script {
+            deadline: Duration::from_secs(2),
+            ..script()
+        };
         let output = remote.run(&InstanceId::from("i-1"), &script).await.unwrap();
         assert_eq!(output.status, None);
-        assert!(seen.lock().unwrap().last().unwrap().contains("AmazonSSM.CancelCommand"));
+        assert!(
+            seen.lock()
+                .unwrap()
+                .last()
+                .unwrap()
+                .contains("AmazonSSM.CancelCommand")
+        );
     }
 
     #[tokio::test]

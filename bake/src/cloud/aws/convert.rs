@@ -50,9 +50,10 @@ pub(super) fn metadata_options(spec: &LaunchSpec) -> InstanceMetadataOptionsRequ
     } else {
         HttpTokensState::Optional
     };
-    let tags = match spec.instance_tags {
-        true => InstanceMetadataTagsState::Enabled,
-        false => InstanceMetadataTagsState::Disabled,
+    let tags = if spec.instance_tags {
+        InstanceMetadataTagsState::Enabled
+    } else {
+        InstanceMetadataTagsState::Disabled
     };
     InstanceMetadataOptionsRequest::builder()
         .http_endpoint(InstanceMetadataEndpointState::Enabled)

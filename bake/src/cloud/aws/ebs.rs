@@ -108,7 +108,9 @@ impl AwsCloud {
             .filter(|digests| digests.len() == changed_blocks as usize)
             .map(|digests| {
                 let mut whole = Sha256::new();
-                digests.values().for_each(|digest| whole.update(digest));
+                for digest in digests.values() {
+                    whole.update(digest);
+                }
                 BASE64.encode(whole.finalize())
             });
         let (algorithm, method) = match whole {

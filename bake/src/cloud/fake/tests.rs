@@ -99,7 +99,7 @@ async fn a_whole_bake_leaves_only_its_image() {
     let script = RemoteScript {
         name: "install".to_owned(),
         text: "cos-agent install".to_owned(),
-        deadline: Duration::from_secs(60),
+        deadline: Duration::from_mins(1),
     };
     assert_eq!(remote.run(&instance, &script).await.unwrap().stdout, "{}");
     let image_spec = ImageSpec {
@@ -294,7 +294,7 @@ async fn launches_are_refused_as_ec2_refuses_them() {
                 subnet: elsewhere.clone(),
                 ..spec("t5")
             },
-            CloudErrorKind::Other,
+            CloudErrorKind::Capacity,
             "Unsupported",
         ),
         (

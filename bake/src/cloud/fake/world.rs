@@ -397,7 +397,12 @@ impl World {
             .is_none_or(|zones| zones.contains(&zone));
         if !offered {
             let message = format!("{} is not offered in {zone}", spec.instance_type);
-            return Err(refused(OPERATION, CloudErrorKind::Other, "Unsupported", message));
+            return Err(refused(
+                OPERATION,
+                CloudErrorKind::Capacity,
+                "Unsupported",
+                message,
+            ));
         }
         if self.full_zones.contains(&zone) {
             let message = format!("no capacity for {} in {zone}", spec.instance_type);
