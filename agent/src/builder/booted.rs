@@ -1,6 +1,7 @@
 //! Owns the checks of a machine that was booted from the new image: own identity, no traces, docker works.
 //! Touches docker, which it starts and stops again; everything else is only read.
 
+use super::digest::sha256;
 use super::docker;
 use super::identity;
 use super::machine::Machine;
@@ -42,6 +43,7 @@ pub(crate) fn check(machine: &Machine<'_>, manifest: &BundleManifest, sealed: &S
         "no log with content from before the seal",
         &logs,
     ));
+    checks.push(journal_folder(machine, sealed));
     checks.push(instance_ids(machine, sealed));
     checks.push(enabled_units(machine, manifest));
     if manifest.components.contains_key("docker") {
@@ -128,6 +130,21 @@ fn sealed_empty(machine: &Machine<'_>, path: &str) -> Check {
     match machine.files.entries(path) {
         Ok(found) => Check::none(name, expected, &found),
         Err(error) => Check::failed(name, expected, error),
+    }
+}
+
+/// journald names its folder by machine-id; the builder's can have been made again after the seal.
+fn journal_folder(machine: &Machine<'_>, sealed: &SealReport) -> Check {
+    let (name, expected) = (
+        "residue:journal-folder",
+        "no journal under the builder's machine-id",
+    );
+    match machine.files.entries("/var/log/journal") {
+        Err(error) => Check::failed(name, expected, describe(&error)),
+        Ok(mut found) => {
+            found.retain(|id| Some(sha256(id.as_bytes())) == sealed.machine_id_sha256);
+            Check::none(name, expected, &found)
+        }
     }
 }
 

@@ -35,6 +35,7 @@ pub fn seal(machine: &Machine<'_>) -> Result<SealReport, BuilderError> {
     let command = running_command(machine);
     let mut sweeper = Sweeper::new(files);
 
+    release_journal(machine);
     for residue in RESIDUE {
         if residue.name == "ssm-agent" && command != RunCommand::None {
             continue;
@@ -87,6 +88,14 @@ pub fn seal(machine: &Machine<'_>) -> Result<SealReport, BuilderError> {
                 .collect::<Vec<_>>()
                 .join("; "),
         }),
+    }
+}
+
+/// Lets journald write to `/run` from now on: it would make its folder, named by the builder's machine-id,
+/// anew. Versions before 246 cannot; Amazon Linux 2 has one, but keeps no journal on disk.
+fn release_journal(machine: &Machine<'_>) {
+    if machine.is_running() && matches!(machine.files.mode("/var/log/journal"), Ok(Some(_))) {
+        let _ = machine.run("journalctl", &["--relinquish-var"], SYSTEMCTL_DEADLINE);
     }
 }
 
