@@ -3,6 +3,7 @@
 
 use std::error::Error;
 
+use aws_config::imds::client::error::ImdsError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ec2::config::http::HttpResponse;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
@@ -176,16 +177,21 @@ fn credentials_kind(error: &(dyn Error + 'static)) -> Option<CloudErrorKind> {
     while let Some(error) = next {
         if let Some(credentials) = error.downcast_ref::<CredentialsError>() {
             return Some(match credentials {
-                // The chain ends at the metadata service; where there is none, its time-out means 'not found' too.
                 CredentialsError::CredentialsNotLoaded(_) | CredentialsError::ProviderTimedOut(_) => {
                     CloudErrorKind::NoCredentials
                 }
+                // The chain ends at the metadata service: whatever goes wrong there, nothing was found before it.
+                _ if caused_by::<ImdsError>(error) => CloudErrorKind::NoCredentials,
                 _ => CloudErrorKind::BadCredentials,
             });
         }
         next = error.source();
     }
     None
+}
+
+fn caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    error.is::<E>() || error.source().is_some_and(caused_by::<E>)
 }
 
 /// All texts of an error and its causes, each once: the SDK's own text is only "dispatch failure".
