@@ -16,7 +16,7 @@ use super::machine::Machine;
 use super::packet_filter;
 use super::payload::{Entry, Payload};
 use super::report::{InstallReport, Phase};
-use crate::bundle::{BundleManifest, INSTALLED_MANIFEST};
+use crate::bundle::{BundleManifest, INSTALLED_MANIFEST, Link};
 
 /// Entries that are unpacked at once. One more is being read, so that memory holds three archives at most:
 /// some 180 MB with today's releases.
@@ -77,13 +77,19 @@ pub fn install(
         report.phases.push(phase);
     }
     let finish = Instant::now();
-    for link in &manifest.links {
+    let links: Vec<Link> = manifest
+        .links
+        .iter()
+        .cloned()
+        .chain(script_links(machine, manifest))
+        .collect();
+    for link in &links {
         machine
             .files
             .link(&link.path, &link.target)
             .map_err(BuilderError::file("install a link"))?;
     }
-    report.links = manifest.links.len();
+    report.links = links.len();
     machine
         .files
         .write_atomic(INSTALLED_MANIFEST, bytes, 0o644)
@@ -230,6 +236,30 @@ fn make_directories(machine: &Machine<'_>, manifest: &BundleManifest) -> Result<
             .map_err(BuilderError::file(step))?;
     }
     Ok(manifest.directories.len())
+}
+
+/// Where the bundle keeps System V scripts; nothing looks there by itself.
+const SCRIPTS: &str = "/opt/cos/sysv/";
+
+/// Links that make System V scripts known to a machine without systemd (Amazon Linux 1); elsewhere none.
+pub(crate) fn script_links(machine: &Machine<'_>, manifest: &BundleManifest) -> Vec<Link> {
+    let systemd = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
+    if systemd
+        .iter()
+        .any(|path| matches!(machine.files.mode(path), Ok(Some(_))))
+    {
+        return Vec::new();
+    }
+    let scripts = manifest
+        .files
+        .iter()
+        .filter_map(|file| file.path.strip_prefix(SCRIPTS).map(|name| (name, file)));
+    scripts
+        .map(|(name, file)| Link {
+            path: format!("/etc/init.d/{name}"),
+            target: file.path.clone(),
+        })
+        .collect()
 }
 
 /// Gives the installed files the labels of the machine's SELinux policy, if it has one: a unit file or a
@@ -480,6 +510,35 @@ mod tests {
         });
         tree.files.write_atomic("/usr/sbin/iptables", b"", 0o755).unwrap();
         run(&tree, &without).unwrap();
+    }
+
+    #[test]
+    fn scripts_are_linked_only_where_there_is_no_systemd() {
+        let sample = sample_changed(|manifest| manifest.files[0].path = "/opt/cos/sysv/nomad".to_owned());
+        let verified = |tree: &Tree| {
+            let report = super::super::verify(&tree.machine(), &sample.header.manifest_sha256, None).unwrap();
+            report
+                .failed()
+                .map(|check| check.name.clone())
+                .collect::<Vec<_>>()
+        };
+        let old = Tree::new();
+        assert_eq!(run(&old, &sample).unwrap().links, 2);
+        assert_eq!(
+            old.files.link_target("/etc/init.d/nomad").unwrap().unwrap(),
+            "/opt/cos/sysv/nomad"
+        );
+        assert!(verified(&old).is_empty());
+        old.files.remove("/etc/init.d/nomad").unwrap();
+        assert_eq!(verified(&old), ["link:/etc/init.d/nomad"]);
+
+        let new = Tree::new();
+        new.files
+            .write_atomic("/usr/lib/systemd/systemd", b"", 0o755)
+            .unwrap();
+        assert_eq!(run(&new, &sample).unwrap().links, 1);
+        assert_eq!(new.files.link_target("/etc/init.d/nomad").unwrap(), None);
+        assert!(verified(&new).is_empty());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::booted;
 use super::digest::{Hashing, sha256};
 use super::error::BuilderError;
+use super::install::script_links;
 use super::machine::{Accounts, Machine};
 use super::parallel::ParallelReader;
 use super::report::{Check, SealReport, VerifyReport};
@@ -67,9 +68,11 @@ pub fn verify(
                 .iter()
                 .map(|directory| check_directory(machine.files, &accounts, directory)),
         );
+        let scripts = script_links(machine, &manifest);
+        let links = manifest.links.iter().chain(&scripts);
         report
             .checks
-            .extend(manifest.links.iter().map(|link| check_link(machine.files, link)));
+            .extend(links.map(|link| check_link(machine.files, link)));
         report
             .checks
             .extend(check_files(machine.files, &accounts, &manifest.files));
