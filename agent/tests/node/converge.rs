@@ -239,6 +239,25 @@ fn a_unit_that_fails_is_named_and_nomad_waits_for_it() {
 }
 
 #[test]
+fn a_unit_that_never_comes_up_is_waited_for_by_the_next_run_too() {
+    let machine = Machine::new();
+    machine.restless.borrow_mut().push("docker");
+    for _ in 0..2 {
+        let error = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "docker does not do its work (it is still starting: auto-restart, result exit-code), 1 s after its \
+             start was asked for"
+        );
+        assert!(!machine.log.borrow().contains(&"start nomad".to_owned()));
+    }
+    machine.restless.borrow_mut().clear();
+    machine.log.borrow_mut().clear();
+    apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
+    assert_eq!(*machine.log.borrow(), ["start nomad"]);
+}
+
+#[test]
 fn a_consul_that_does_not_answer_ends_the_wait_at_its_deadline() {
     let machine = Machine::new();
     machine.deaf.set(true);

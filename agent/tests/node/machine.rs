@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     pub(crate) log: RefCell<Vec<String>>,
     /// Units that end badly whenever they are started.
     pub(crate) broken: RefCell<Vec<&'static str>>,
+    /// Units that are started again and again and never come up.
+    pub(crate) restless: RefCell<Vec<&'static str>>,
     /// Consul runs and its API does not answer.
     pub(crate) deaf: Cell<bool>,
     folder: tempfile::TempDir,
@@ -58,6 +60,7 @@ impl Machine {
             definitions: RefCell::new(None),
             log: RefCell::new(Vec::new()),
             broken: RefCell::default(),
+            restless: RefCell::default(),
             deaf: Cell::new(false),
             folder,
         }
@@ -160,6 +163,9 @@ impl ServiceManager for Machine {
         let activity = match unit.runs_with {
             Some(_) if self.broken.borrow().contains(&service) => {
                 Activity::Failed("failed, result exit-code".to_owned())
+            }
+            Some(_) if self.restless.borrow().contains(&service) => {
+                Activity::Activating("auto-restart, result exit-code".to_owned())
             }
             Some(_) => Activity::Active,
             None => Activity::Inactive,

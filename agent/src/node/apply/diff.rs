@@ -202,7 +202,13 @@ fn start(desired: &DesiredState, observed: &Observed, before: &[Change]) -> Vec<
         let running = seen.is_some_and(runs);
         let stamped = seen.and_then(|seen| seen.started_with.as_ref());
         let forgotten = before.contains(&Change::Forget { unit });
-        if running && !forgotten && (digest.is_none() || digest == stamped) {
+        let as_it_should = running && !forgotten && (digest.is_none() || digest == stamped);
+        if as_it_should && seen.is_some_and(|seen| seen.condition.activity == Activity::Active) {
+            continue;
+        }
+        if as_it_should {
+            // It was started before, perhaps by a run that died, and has yet to come up.
+            started.push((unit, None));
             continue;
         }
         if unit == Unit::Nomad {
@@ -234,7 +240,7 @@ fn finish(changes: &mut Vec<Change>, started: &mut Vec<(Unit, Option<&String>)>)
 fn runs(seen: &ObservedUnit) -> bool {
     matches!(
         seen.condition.activity,
-        Activity::Active | Activity::Activating | Activity::Changing
+        Activity::Active | Activity::Activating(_) | Activity::Changing
     )
 }
 

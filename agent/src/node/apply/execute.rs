@@ -126,14 +126,14 @@ impl<'a> Executor<'a> {
                 Activity::Changing => ControlFlow::Continue("it has not restarted yet".to_owned()),
                 // Consul tells systemd that it is ready when it has joined others. Its work for this node begins
                 // before that, and a first server may be alone for long.
-                Activity::Active | Activity::Activating if unit == Unit::Consul => {
+                Activity::Active | Activity::Activating(_) if unit == Unit::Consul => {
                     match self.ports.consul.answers() {
                         Ok(()) => ControlFlow::Break(()),
                         Err(reason) => ControlFlow::Continue(reason),
                     }
                 }
                 Activity::Active => ControlFlow::Break(()),
-                Activity::Activating => ControlFlow::Continue("it is still starting".to_owned()),
+                Activity::Activating(how) => ControlFlow::Continue(format!("it is still starting: {how}")),
             })
         });
         ended.map_err(|error| match error {

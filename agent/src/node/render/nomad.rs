@@ -74,6 +74,12 @@ fn client_block(
     client = client
         .add_attribute(("cni_path", "/opt/cni/bin"))
         .add_attribute(("cni_config_dir", "/opt/cni/config"));
+    // This is EC2: without this Nomad asks for the metadata services of other clouds too before it is ready.
+    let others = Expression::from("env_azure,env_digitalocean,env_gce");
+    let options: Expression = [(ObjectKey::Expression("fingerprint.denylist".into()), others)]
+        .into_iter()
+        .collect();
+    client = client.add_attribute(("options", options));
     if !meta.is_empty() {
         // An object and not a block: keys may hold dots.
         let key = |key: &str| ObjectKey::Expression(Expression::from(key));

@@ -14,8 +14,8 @@ pub use sysv::SysV;
 pub enum Activity {
     /// It runs and said, or is taken to be, ready.
     Active,
-    /// It was started and is not ready yet.
-    Activating,
+    /// It was started and is not ready yet. The text says how far it is.
+    Activating(String),
     /// It is on its way from one state to another: a stop or restart has yet to happen.
     Changing,
     /// It does not run and was not asked to.

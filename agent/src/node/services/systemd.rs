@@ -104,14 +104,16 @@ fn parse(shown: &str) -> Condition {
     let property = |name| properties.get(name).copied().unwrap_or_default();
     // A queued job (0 or absent: none) means that the state is not the last word.
     let job = !matches!(property("Job"), "" | "0");
+    // `auto-restart` with a result that is not `success` is a service that ends as soon as it starts.
+    let fares = || format!("{}, result {}", property("SubState"), property("Result"));
     let activity = match (property("LoadState"), property("ActiveState")) {
         ("not-found", _) => Activity::Absent,
         (_, "active" | "reloading") if job => Activity::Changing,
         (_, "active" | "reloading") => Activity::Active,
-        (_, "activating") => Activity::Activating,
+        (_, "activating") => Activity::Activating(fares()),
         (_, "deactivating") => Activity::Changing,
-        _ if job => Activity::Activating,
-        (_, "failed") => Activity::Failed(format!("{}, result {}", property("SubState"), property("Result"))),
+        _ if job => Activity::Activating("its job is queued".to_owned()),
+        (_, "failed") => Activity::Failed(fares()),
         _ => Activity::Inactive,
     };
     let enabled = matches!(

@@ -17,6 +17,9 @@ client {
   enabled = true
   cni_path = "/opt/cni/bin"
   cni_config_dir = "/opt/cni/config"
+  options = {
+    "fingerprint.denylist" = "env_azure,env_digitalocean,env_gce"
+  }
 }
 
 plugin "docker" {

@@ -18,6 +18,9 @@ client {
   node_pool = "web"
   cni_path = "/opt/cni/bin"
   cni_config_dir = "/opt/cni/config"
+  options = {
+    "fingerprint.denylist" = "env_azure,env_digitalocean,env_gce"
+  }
   meta = {
     "disk.kind" = "nvme"
     "team" = "shop"
