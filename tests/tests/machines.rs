@@ -68,7 +68,7 @@ async fn api() -> SocketAddr {
 
 struct Scene {
     fleet: Fleet,
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     disk: PathBuf,
 }
 
@@ -80,8 +80,12 @@ async fn scene(name: &str) -> Scene {
     .await
     .unwrap();
     eprintln!("base disk built in {:?}", base.built_in);
-    let folder = tempfile::tempdir().unwrap();
-    let disk = folder.path().join("root.raw");
+    // A run that failed left its things in a known place: they are cleaned up as after a crash.
+    let folder = cache().join("tests");
+    let cleaned = Fleet::clean_after_crash(&folder, name).await.unwrap();
+    eprintln!("left by an earlier run: {cleaned:?}");
+    let disk = folder.join(format!("{name}.raw"));
+    std::fs::create_dir_all(&folder).unwrap();
     let copied = Command::new("cp")
         .args(["--sparse=always"])
         .arg(&base.disk)
@@ -94,7 +98,7 @@ async fn scene(name: &str) -> Scene {
         region: "us-east-1".to_owned(),
         authority,
     };
-    let fleet = Fleet::open(folder.path(), name, options).await.unwrap();
+    let fleet = Fleet::open(&folder, name, options).await.unwrap();
     Scene { fleet, folder, disk }
 }
 
@@ -142,7 +146,19 @@ async fn until(fleet: &Fleet, id: &str, wanted: MachineState, patience: Duration
 }
 
 async fn sh(fleet: &Fleet, id: &str, script: &str) -> String {
-    let output: ExecOutput = fleet.exec(id, script, 3 * MINUTE).await.unwrap();
+    let output: ExecOutput = match fleet.exec(id, script, 3 * MINUTE).await {
+        Ok(output) => output,
+        Err(error) => {
+            let look = "systemctl list-jobs --no-pager; systemctl --failed --no-pager; ip address; \
+                tail -5 /var/log/cloud-init.log";
+            let seen = fleet.exec(id, look, MINUTE).await.unwrap_or_default();
+            panic!(
+                "{script}: {error:#}
+{}",
+                String::from_utf8_lossy(&seen.stdout)
+            );
+        }
+    };
     let (out, err) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
@@ -271,7 +287,7 @@ async fn a_virtual_machine_boots_as_ec2_does() {
     sh(&fleet, id, "for m in overlay br_netfilter nf_tables veth bridge iptable_nat xt_conntrack; do modprobe $m; done; iptables -t nat -L -n").await;
 
     // A volume comes and goes while the machine runs.
-    let volume = folder.path().join("volume.raw");
+    let volume = folder.join("test-volume.raw");
     std::fs::write(&volume, [b"COS".as_slice(), &vec![0; (1 << 20) - 3]].concat()).unwrap();
     let data = Disk {
         volume: "vol-0123456789abcdef1".to_owned(),
@@ -338,11 +354,7 @@ async fn a_container_boots_as_ec2_does() {
     if !ready() {
         return;
     }
-    let Scene {
-        fleet,
-        folder: _folder,
-        disk,
-    } = scene("test-ct").await;
+    let Scene { fleet, disk, .. } = scene("test-ct").await;
     let (id, address) = ("i-0fedcba9876543210", Ipv4Addr::new(172, 31, 32, 11));
     let began = Instant::now();
     fleet

@@ -129,6 +129,7 @@ impl Records {
                         pids.push(*pid);
                     }
                     Held::Namespace { name } => pids.extend(in_namespace(name).await),
+                    Held::Cgroups { name } => pids.extend(in_cgroups(name)),
                     _ => {}
                 }
             }
@@ -265,6 +266,44 @@ pub(crate) fn cgroup_roots() -> Vec<PathBuf> {
     roots.sort();
     roots.dedup();
     roots
+}
+
+/// All processes in the group `name` and the groups below it.
+fn in_cgroups(name: &str) -> Vec<i32> {
+    fn collect(folder: &Path, found: &mut Vec<i32>) {
+        let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        found.extend(listed.lines().filter_map(|line| line.parse::<i32>().ok()));
+        for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                collect(&entry.path(), found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for root in cgroup_roots() {
+        collect(&root.join(name), &mut found);
+    }
+    found.sort_unstable();
+    found.dedup();
+    // A process of a pid namespace that this one cannot see is listed as 0.
+    found.retain(|pid| *pid > 0);
+    found
+}
+
+/// Kills all processes in the group `name` and waits until they are gone, at most ten seconds.
+pub(crate) async fn end_cgroups(name: &str) -> anyhow::Result<()> {
+    for _ in 0..200 {
+        let mut pids = in_cgroups(name);
+        pids.retain(|pid| !is_zombie(*pid));
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in pids {
+            let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    anyhow::bail!("processes of the cgroup {name} do not end");
 }
 
 /// Removes the group `name` and all groups below it, in each hierarchy. Its processes must be gone.

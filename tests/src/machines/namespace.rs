@@ -39,7 +39,8 @@ impl Namespace {
                 for scope in ["all", "default"] {
                     std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
                 }
-                Ok(())
+                // Between the ranges of a VPC's router; no route leaves the namespace.
+                std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
             })
             .await?;
         run("ip", ["-n", name, "link", "set", "lo", "up"]).await?;

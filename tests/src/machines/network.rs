@@ -12,17 +12,70 @@ use super::command::run;
 use super::held::Records;
 use super::namespace::Namespace;
 
-/// The default VPC's range, as moto has it (and AWS).
-pub(crate) const RANGE: &str = "172.31.0.0/16";
-/// First address of the range: the router of every subnet in it.
-pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 1);
-/// Base of the range plus two: the resolver, and where AWS's endpoints are.
+/// The ranges that machines may have addresses from, with the router of each: all of RFC 1918, because VPCs
+/// that are made in the sandbox choose theirs. AWS's default VPC is in the first one. All VPCs of a sandbox are
+/// one network here: nothing separates them.
+const RANGES: [Range; 3] = [
+    Range {
+        network: Ipv4Addr::new(172, 16, 0, 0),
+        length: 12,
+        router: Ipv4Addr::new(172, 31, 0, 1),
+    },
+    Range {
+        network: Ipv4Addr::new(10, 0, 0, 0),
+        length: 8,
+        router: Ipv4Addr::new(10, 0, 0, 1),
+    },
+    Range {
+        network: Ipv4Addr::new(192, 168, 0, 0),
+        length: 16,
+        router: Ipv4Addr::new(192, 168, 0, 1),
+    },
+];
+/// Base of the default VPC plus two: the resolver, and where AWS's endpoints are.
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 2);
 /// The resolver's link-local address.
 const RESOLVER_LINK_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
 /// The metadata service.
 pub(crate) const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 const BRIDGE: &str = "vpc";
+
+/// A range of private addresses.
+struct Range {
+    network: Ipv4Addr,
+    length: u32,
+    router: Ipv4Addr,
+}
+
+impl Range {
+    fn mask(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::MAX << (32 - self.length))
+    }
+
+    fn cidr(&self) -> String {
+        format!("{}/{}", self.network, self.length)
+    }
+}
+
+/// The block that an address is in, as the metadata service shows it: 172.31.0.0/16 of the default VPC, or the
+/// sixteen bits around any other address.
+pub(crate) fn block_of(address: Ipv4Addr) -> String {
+    let [a, b, ..] = address.octets();
+    format!("{a}.{b}.0.0/16")
+}
+
+/// What dnsmasq is told of a range: addresses only for the machines that were admitted, and the router.
+fn range_options(range: &Range) -> [String; 2] {
+    let tag = format!("range{}", range.length);
+    [
+        format!(
+            "--dhcp-range=set:{tag},{},static,{},1h",
+            range.network,
+            range.mask()
+        ),
+        format!("--dhcp-option=tag:{tag},option:router,{}", range.router),
+    ]
+}
 
 /// The VPC of one sandbox.
 pub(crate) struct Network {
@@ -81,12 +134,11 @@ impl Network {
             ],
         )
         .await?;
-        for address in [
-            format!("{GATEWAY}/16"),
-            format!("{RESOLVER}/32"),
-            format!("{RESOLVER_LINK_LOCAL}/32"),
-            format!("{IMDS}/32"),
-        ] {
+        let routers = RANGES
+            .iter()
+            .map(|range| format!("{}/{}", range.router, range.length));
+        let services = [RESOLVER, RESOLVER_LINK_LOCAL, IMDS].map(|address| format!("{address}/32"));
+        for address in routers.chain(services) {
             run("ip", ["-n", name, "address", "add", &address, "dev", BRIDGE]).await?;
         }
         run("ip", ["-n", name, "link", "set", BRIDGE, "up"]).await?;
@@ -111,17 +163,14 @@ impl Network {
                 "--no-ping",
                 "--dhcp-authoritative",
             ])
-            .args([
-                "--dhcp-range=172.31.0.0,static,255.255.0.0,1h",
-                "--dhcp-lease-max=65536",
-            ])
+            .arg("--dhcp-lease-max=65536")
+            .args(RANGES.iter().flat_map(range_options))
             .arg(format!("--interface={BRIDGE}"))
             .arg(format!("--dhcp-hostsdir={}", hosts.display()))
             .arg(format!(
                 "--dhcp-leasefile={}",
                 folder.join("dhcp-leases").display()
             ))
-            .arg(format!("--dhcp-option=option:router,{GATEWAY}"))
             .arg(format!("--dhcp-option=option:dns-server,{RESOLVER}"))
             .arg(format!("--dhcp-option=option:domain-name,{}", domain(region)))
             // Every name of AWS is the endpoint inside the VPC; machines have their EC2 names; the rest is not.
@@ -132,7 +181,11 @@ impl Network {
                 "--dns-forward-max=1000",
             ])
             .arg(format!("--address=/amazonaws.com/{RESOLVER}"))
-            .arg(format!("--synth-domain={},{RANGE},ip-", domain(region)))
+            .args(
+                RANGES
+                    .iter()
+                    .map(|range| format!("--synth-domain={},{},ip-", domain(region), range.cidr())),
+            )
             .env(mark, value)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

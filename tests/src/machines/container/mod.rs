@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use super::command::run;
-use super::held::{Held, Records, cgroup_roots, remove_cgroups, unmount};
+use super::held::{Held, Records, cgroup_roots, end_cgroups, remove_cgroups, unmount};
 use super::namespace::Namespace;
 use super::network::Network;
 use super::{ExecOutput, MachineSpec};
@@ -134,13 +134,13 @@ impl Container {
             .and_then(|pid| i32::try_from(pid).ok())
             .context("nspawn ended at once")?;
         let container = Self { nspawn, group };
-        container.open_cgroups(&mut child, folder).await?;
+        container.prepare(&mut child, folder, &spec.id).await?;
         Ok((container, child))
     }
 
-    /// Waits for PID 1 and makes the cgroups inside writable for it, which nspawn mounts read-only: a Nomad
+    /// Waits for PID 1, lets cloud-init know EC2, and makes the cgroups inside writable for it, which nspawn mounts read-only: a Nomad
     /// client makes groups of its own there.
-    async fn open_cgroups(&self, child: &mut Child, folder: &Path) -> anyhow::Result<()> {
+    async fn prepare(&self, child: &mut Child, folder: &Path, id: &str) -> anyhow::Result<()> {
         let leader = loop {
             if let Some(status) = child.try_wait()? {
                 let said = fs::read(console(folder)).unwrap_or_default();
@@ -152,9 +152,16 @@ impl Container {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        let script = "for folder in /sys/fs/cgroup/*/; do mount -o remount,bind,rw \"$folder\"; done; true";
+        // nspawn's /sys is a small file system of its own: a Xen instance's way to say that it is EC2 fits in,
+        // and makes cloud-init use sessions of the metadata service.
+        let script = format!(
+            "for folder in /sys/fs/cgroup/*/; do mount -o remount,bind,rw \"$folder\"; done\n\
+             mount -o remount,bind,rw /sys && mkdir -p /sys/hypervisor && \
+             echo {} > /sys/hypervisor/uuid; mount -o remount,bind,ro /sys; true",
+            super::virtual_machine::uuid_of(id)
+        );
         let target = leader.to_string();
-        run("nsenter", ["--target", &target, "--mount", "sh", "-c", script])
+        run("nsenter", ["--target", &target, "--mount", "sh", "-c", &script])
             .await
             .map(drop)
     }
@@ -235,6 +242,8 @@ impl Container {
         network: &Network,
         records: &Records,
     ) -> anyhow::Result<()> {
+        // PID 1 of a container outlives an nspawn that was killed.
+        end_cgroups(&group(network, &spec.id)).await?;
         unmount(&root(folder)).await?;
         records.release(&format!("mount-{}", spec.id));
         network.remove_port(spec.address).await;

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::Subject;
-use crate::machines::network::{RANGE, host_name, mac};
+use crate::machines::network::{block_of, host_name, mac};
 
 /// All leaves of one machine, by path below the version.
 pub(super) struct Tree {
@@ -25,6 +25,7 @@ impl Tree {
         let address = subject.address.to_string();
         let name = host_name(subject.address, &metadata.region);
         let mac = mac(subject.address);
+        let block = block_of(subject.address);
         let reservation = format!("r-{}", subject.id.trim_start_matches("i-"));
 
         set("meta-data/ami-id", &metadata.image);
@@ -64,9 +65,9 @@ impl Tree {
         set(&interface("mac"), &mac);
         set(&interface("owner-id"), &metadata.account);
         set(&interface("security-groups"), "default");
-        set(&interface("subnet-ipv4-cidr-block"), RANGE);
-        set(&interface("vpc-ipv4-cidr-block"), RANGE);
-        set(&interface("vpc-ipv4-cidr-blocks"), RANGE);
+        set(&interface("subnet-ipv4-cidr-block"), &block);
+        set(&interface("vpc-ipv4-cidr-block"), &block);
+        set(&interface("vpc-ipv4-cidr-blocks"), &block);
 
         if let Some(role) = &metadata.role {
             let now = Timestamp::now();

@@ -308,7 +308,7 @@ fn arguments(spec: &MachineSpec, files: &boot_files::BootFiles, tap: &str) -> Ve
 }
 
 /// A UUID that begins with `ec2`, by which cloud-init knows the platform; the same for the same instance.
-fn uuid_of(id: &str) -> String {
+pub(super) fn uuid_of(id: &str) -> String {
     let digits: String = id
         .trim_start_matches("i-")
         .chars()
