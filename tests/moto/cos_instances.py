@@ -23,6 +23,7 @@ originals = {name: getattr(Instance, name) for name in ("start", "stop", "termin
 
 def enter(instance, state, reason=None):
     instance._state.name, instance._state.code = state, CODES[state]
+    instance.state_reason = None
     if reason:
         instance.state_reason = StateReason(reason["message"], reason["code"])
         if state in ("stopping", "stopped", "shutting-down", "terminated"):
@@ -112,16 +113,32 @@ def run_instances(original, backend, image_id, count, user_data, security_group_
         if user_data is not None and len(base64.b64decode(str(user_data))) > 16384:
             raise Refused("InvalidParameterValue", "User data is limited to 16384 bytes")
         kwargs["metadata_options"] = options
+        place(backend, kwargs)
         with quiet():
             reservation = original(backend, image_id, count, user_data, security_group_names, **kwargs)
         for instance in reservation.instances:
             instance.metadata_options = MetadataOptions(options)
             instance.ena_support = True
-            instance._state = InstanceState()
+            instance._state, instance.state_reason = InstanceState(), None
             launch(backend, instance, image, role_of(backend, kwargs, template))
         if token:
             known[token] = (asked, reservation)
         return reservation
+
+
+def place(backend, kwargs):
+    """The default subnet, where the caller names none; moto would make up an address outside of every subnet."""
+    nics = kwargs.get("nics") or []
+    if kwargs.get("subnet_id") or any("SubnetId" in nic or "NetworkInterfaceId" in nic for nic in nics):
+        return
+    subnets = {it.availability_zone: it.id for it in backend.get_default_subnets().values()}
+    zone = kwargs.get("placement") or min(subnets, default=None)
+    if zone not in subnets:
+        raise Refused("MissingInput", f"No default subnet for availability zone: '{zone}'")
+    if nics:
+        nics[0]["SubnetId"] = subnets[zone]
+    else:
+        kwargs["subnet_id"] = subnets[zone]
 
 
 def role_of(backend, kwargs, template):

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import ipaddress
 import json
 import os
 import time
@@ -181,6 +182,9 @@ class Instances(Case):
         described = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
         self.assertEqual(spec["address"], described["PrivateIpAddress"])
         self.assertEqual(spec["zone"], described["Placement"]["AvailabilityZone"])
+        subnet = ec2.describe_subnets(SubnetIds=[described["SubnetId"]])["Subnets"][0]
+        self.assertIn(ipaddress.ip_address(spec["address"]), ipaddress.ip_network(subnet["CidrBlock"]))
+        self.assertNotIn("StateReason", described)
         self.assertTrue(described["IamInstanceProfile"]["Arn"].endswith("instance-profile/cos-builder"))
         volumes = volumes_of(instance)
         self.assertEqual(sorted(volumes), ["/dev/sdf", "/dev/xvda"])
