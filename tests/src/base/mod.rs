@@ -6,6 +6,7 @@
 //! `/etc/cos-stand-in` on the disk says so.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -155,7 +156,10 @@ fn digest(base: Base, ca_pem: &str) -> String {
         add(text);
     }
     add(ca_pem);
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _cannot_fail = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 async fn build(work: &Path, base: Base, ca_pem: &str, progress: &mut impl FnMut(&str)) -> anyhow::Result<()> {

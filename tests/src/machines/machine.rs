@@ -20,7 +20,7 @@ use super::virtual_machine::{self, VirtualMachine};
 use super::{Disk, ExecOutput, Kind, MachineSpec, MachineState};
 
 /// How long a guest may take to begin a reboot before it is reset: EC2 waits four minutes, we one.
-const REBOOT_PATIENCE: Duration = Duration::from_secs(60);
+const REBOOT_PATIENCE: Duration = Duration::from_mins(1);
 
 /// What all machines of a sandbox share.
 pub(super) struct Site {

@@ -114,11 +114,7 @@ impl Guest {
         let mut pause = Duration::from_millis(50);
         loop {
             let status = self
-                .call(
-                    "guest-exec-status",
-                    json!({ "pid": pid }),
-                    Duration::from_secs(120),
-                )
+                .call("guest-exec-status", json!({ "pid": pid }), Duration::from_mins(2))
                 .await?;
             if status["exited"] == json!(true) {
                 return output(&status);

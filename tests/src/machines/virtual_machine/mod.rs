@@ -163,7 +163,7 @@ impl VirtualMachine {
         self.monitor
             .execute("device_del", json!({ "id": device }))
             .await?;
-        wait_for_device_event(&mut messages, "DEVICE_DELETED", &device, Duration::from_secs(60)).await?;
+        wait_for_device_event(&mut messages, "DEVICE_DELETED", &device, Duration::from_mins(1)).await?;
         ports.remove(&port);
         self.remove_nodes(volume).await
     }
