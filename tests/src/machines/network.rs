@@ -12,26 +12,6 @@ use super::command::run;
 use super::held::Records;
 use super::namespace::Namespace;
 
-/// The ranges that machines may have addresses from, with the router of each: all of RFC 1918, because VPCs
-/// that are made in the sandbox choose theirs. AWS's default VPC is in the first one. All VPCs of a sandbox are
-/// one network here: nothing separates them.
-const RANGES: [Range; 3] = [
-    Range {
-        network: Ipv4Addr::new(172, 16, 0, 0),
-        length: 12,
-        router: Ipv4Addr::new(172, 31, 0, 1),
-    },
-    Range {
-        network: Ipv4Addr::new(10, 0, 0, 0),
-        length: 8,
-        router: Ipv4Addr::new(10, 0, 0, 1),
-    },
-    Range {
-        network: Ipv4Addr::new(192, 168, 0, 0),
-        length: 16,
-        router: Ipv4Addr::new(192, 168, 0, 1),
-    },
-];
 /// Base of the default VPC plus two: the resolver, and where AWS's endpoints are.
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 2);
 /// The resolver's link-local address.
@@ -40,7 +20,7 @@ const RESOLVER_LINK_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
 pub(crate) const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 const BRIDGE: &str = "vpc";
 
-/// A range of private addresses.
+/// A range of private addresses, and the router that is its first address.
 struct Range {
     network: Ipv4Addr,
     length: u32,
@@ -57,6 +37,23 @@ impl Range {
     }
 }
 
+/// The ranges that machines may have addresses from: all of RFC 1918, because VPCs that are made in the sandbox
+/// choose theirs. All VPCs of a sandbox are one network here: nothing separates them.
+///
+/// 172.16.0.0/12 is cut as AWS cuts its default VPC, so that a machine's own route leaves room for the networks
+/// that Docker chooses for itself.
+fn ranges() -> Vec<Range> {
+    let range = |a, b, length| Range {
+        network: Ipv4Addr::new(a, b, 0, 0),
+        length,
+        router: Ipv4Addr::new(a, b, 0, 1),
+    };
+    (16..32)
+        .map(|b| range(172, b, 16))
+        .chain([range(10, 0, 8), range(192, 168, 16)])
+        .collect()
+}
+
 /// The block that an address is in, as the metadata service shows it: 172.31.0.0/16 of the default VPC, or the
 /// sixteen bits around any other address.
 pub(crate) fn block_of(address: Ipv4Addr) -> String {
@@ -66,7 +63,7 @@ pub(crate) fn block_of(address: Ipv4Addr) -> String {
 
 /// What dnsmasq is told of a range: addresses only for the machines that were admitted, and the router.
 fn range_options(range: &Range) -> [String; 2] {
-    let tag = format!("range{}", range.length);
+    let tag = format!("range{:08x}", u32::from(range.network));
     [
         format!(
             "--dhcp-range=set:{tag},{},static,{},1h",
@@ -134,7 +131,8 @@ impl Network {
             ],
         )
         .await?;
-        let routers = RANGES
+        let ranges = ranges();
+        let routers = ranges
             .iter()
             .map(|range| format!("{}/{}", range.router, range.length));
         let services = [RESOLVER, RESOLVER_LINK_LOCAL, IMDS].map(|address| format!("{address}/32"));
@@ -164,7 +162,7 @@ impl Network {
                 "--dhcp-authoritative",
             ])
             .arg("--dhcp-lease-max=65536")
-            .args(RANGES.iter().flat_map(range_options))
+            .args(ranges.iter().flat_map(range_options))
             .arg(format!("--interface={BRIDGE}"))
             .arg(format!("--dhcp-hostsdir={}", hosts.display()))
             .arg(format!(
@@ -182,7 +180,7 @@ impl Network {
             ])
             .arg(format!("--address=/amazonaws.com/{RESOLVER}"))
             .args(
-                RANGES
+                ranges
                     .iter()
                     .map(|range| format!("--synth-domain={},{},ip-", domain(region), range.cidr())),
             )
