@@ -257,12 +257,22 @@ async fn told_to_end(
 }
 
 async fn list(which: Which, as_json: bool) -> Result<()> {
-    let Some(session) = Session::find(&which.folder()?) else {
-        let hint = format!("the sandbox '{}' does not run", which.name);
-        if as_json {
-            data(&json!({"runs": false, "leftovers": 0, "note": hint}).to_string());
+    let folder = which.folder()?;
+    let Some(session) = Session::find(&folder) else {
+        let left = session::left_by_a_crash(&folder);
+        let note = if left.is_empty() {
+            "does not run"
         } else {
-            data(&format!("{hint}\nleftovers: 0"));
+            "crashed; cos-sandbox down removes what it left"
+        };
+        if as_json {
+            data(&json!({"runs": false, "note": note, "host": left, "leftovers": left.len()}).to_string());
+        } else {
+            data(&format!("the sandbox '{}' {note}", which.name));
+            for thing in &left {
+                data(&format!("{:<20} {thing}", "host"));
+            }
+            data(&format!("leftovers: {}", left.len()));
         }
         return Ok(());
     };

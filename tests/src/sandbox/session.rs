@@ -189,6 +189,16 @@ pub fn end(folder: &Path) -> Result<bool> {
     bail!("process {process} of the sandbox does not end")
 }
 
+/// Keys of what a sandbox that does not run any more still holds on this host: the names of the fleet's records.
+pub fn left_by_a_crash(folder: &Path) -> Vec<String> {
+    let records = fs::read_dir(folder.join("held")).into_iter().flatten().flatten();
+    let mut keys: Vec<String> = records
+        .filter_map(|it| it.file_name().into_string().ok())
+        .collect();
+    keys.sort();
+    keys
+}
+
 /// Removes what a sandbox wrote into its folder, but for its logs.
 pub fn remove_files(folder: &Path) -> Result<()> {
     for name in ["disks", "plugin", "machines"] {

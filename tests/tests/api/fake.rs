@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,13 +18,12 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (MachineSpec, MachineState)>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set(&self, id: &str, state: MachineState) -> Result<()> {
-        self.machines
-            .lock()
-            .unwrap()
-            .get_mut(id)
-            .context("no such machine")?
-            .1 = state;
+        self.lock().get_mut(id).context("no such machine")?.1 = state;
         Ok(())
     }
 }
@@ -34,15 +33,12 @@ impl Machines for Fake {
         for disk in std::iter::once(&spec.root).chain(&spec.volumes) {
             anyhow::ensure!(disk.path.is_file(), "disk {} is missing", disk.path.display());
         }
-        self.machines
-            .lock()
-            .unwrap()
-            .insert(spec.id.clone(), (spec, MachineState::Online));
+        self.lock().insert(spec.id.clone(), (spec, MachineState::Online));
         Ok(())
     }
 
     async fn state(&self, id: &str) -> Option<MachineState> {
-        self.machines.lock().unwrap().get(id).map(|it| it.1.clone())
+        self.lock().get(id).map(|it| it.1.clone())
     }
 
     async fn stop(&self, id: &str, _patience: Duration) -> Result<()> {
@@ -55,9 +51,7 @@ impl Machines for Fake {
 
     async fn attach(&self, id: &str, disk: Disk) -> Result<()> {
         anyhow::ensure!(disk.path.is_file(), "disk {} is missing", disk.path.display());
-        self.machines
-            .lock()
-            .unwrap()
+        self.lock()
             .get_mut(id)
             .context("no such machine")?
             .0
@@ -67,7 +61,7 @@ impl Machines for Fake {
     }
 
     async fn detach(&self, id: &str, volume: &str) -> Result<()> {
-        let mut machines = self.machines.lock().unwrap();
+        let mut machines = self.lock();
         let volumes = &mut machines.get_mut(id).context("no such machine")?.0.volumes;
         let before = volumes.len();
         volumes.retain(|disk| disk.volume != volume);
@@ -76,14 +70,7 @@ impl Machines for Fake {
     }
 
     async fn exec(&self, id: &str, script: &str, deadline: Duration) -> Result<ExecOutput> {
-        let spec = self
-            .machines
-            .lock()
-            .unwrap()
-            .get(id)
-            .context("no such machine")?
-            .0
-            .clone();
+        let spec = self.lock().get(id).context("no such machine")?.0.clone();
         // What a test asks of the machine itself.
         if script == "poweroff" {
             self.set(id, MachineState::Off)?;
@@ -116,7 +103,7 @@ impl Machines for Fake {
     }
 
     async fn set_tags(&self, id: &str, tags: BTreeMap<String, String>) {
-        if let Some((spec, _)) = self.machines.lock().unwrap().get_mut(id) {
+        if let Some((spec, _)) = self.lock().get_mut(id) {
             spec.metadata.tags = tags;
         }
     }
@@ -126,7 +113,7 @@ impl Machines for Fake {
     }
 
     async fn forget(&self, id: &str) -> Result<()> {
-        self.machines.lock().unwrap().remove(id);
+        self.lock().remove(id);
         Ok(())
     }
 }
