@@ -90,12 +90,11 @@ pub async fn start<M: Machines>(
     let executor = Executor::start(machines, store, settings.timeline, settings.machines);
 
     let mut tasks = JoinSet::new();
+    let mut socket = settings.folder.join("plugin.sock");
     // Paths of Unix sockets are limited to 107 bytes, which a folder of the user's choice may exceed.
-    let socket = std::env::temp_dir().join(format!(
-        "cos-sandbox-{}-{}.sock",
-        std::process::id(),
-        address.port()
-    ));
+    if socket.as_os_str().len() > 107 {
+        socket = std::env::temp_dir().join(format!("cos-sandbox-{}.sock", address.port()));
+    }
     tasks.spawn(wire::serve(socket.clone(), Arc::clone(&executor)));
     let moto = Moto::start(moto::Options {
         python: &settings.python,

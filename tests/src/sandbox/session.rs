@@ -210,7 +210,9 @@ pub fn remove_files(folder: &Path) -> Result<()> {
             _ => {}
         }
     }
-    let _ = fs::remove_file(file(folder));
+    for path in [file(folder), folder.join("plugin.sock")] {
+        let _ = fs::remove_file(path);
+    }
     Ok(())
 }
 
