@@ -19,7 +19,10 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { deadline: Duration::from_mins(5), pause: Duration::from_secs(2) }
+        Self {
+            deadline: Duration::from_mins(5),
+            pause: Duration::from_secs(2),
+        }
     }
 }
 
@@ -61,7 +64,9 @@ pub async fn release<C: Cloud>(
             let reason = match deleted {
                 Ok(Ok(())) => {
                     gone(&resource);
-                    events.emit(Event::Released { resource: resource.clone() });
+                    events.emit(Event::Released {
+                        resource: resource.clone(),
+                    });
                     report.released.push(resource);
                     continue;
                 }
@@ -72,7 +77,10 @@ pub async fn release<C: Cloud>(
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer in time".to_owned(),
             };
-            events.emit(Event::Leftover { resource: resource.clone(), reason: reason.clone() });
+            events.emit(Event::Leftover {
+                resource: resource.clone(),
+                reason: reason.clone(),
+            });
             report.leftovers.push((resource, reason));
         }
         left = again;

@@ -27,7 +27,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Bake an image.
-    #[command(after_help = "Examples:\n  cos-bake ami --base al2023\n  cos-bake ami --base al2023 --arch arm64 --name nomad-1 --tag team=platform --json")]
+    #[command(
+        after_help = "Examples:\n  cos-bake ami --base al2023\n  cos-bake ami --base al2023 --arch arm64 --name nomad-1 --tag team=platform --json"
+    )]
     Ami(BakeArguments),
     /// Show what `ami` would do, with every choice made. Changes nothing.
     #[command(after_help = "Example:\n  cos-bake plan --base al2 --json")]
@@ -36,7 +38,9 @@ pub enum Command {
     #[command(after_help = "Examples:\n  cos-bake lock\n  cos-bake lock --nomad 1.11.0 --consul 1.21.0")]
     Lock(LockArguments),
     /// Remove what dead bakes left behind: by their ledgers on this machine, and by expired tags.
-    #[command(after_help = "Examples:\n  cos-bake sweep\n  cos-bake sweep --dry-run\n  cos-bake sweep --bake-id cos-20261123081500-0a1b2c")]
+    #[command(
+        after_help = "Examples:\n  cos-bake sweep\n  cos-bake sweep --dry-run\n  cos-bake sweep --bake-id cos-20261123081500-0a1b2c"
+    )]
     Sweep(SweepArguments),
 }
 
@@ -162,7 +166,9 @@ pub struct LedgerArgument {
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE"))?;
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` is not KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 

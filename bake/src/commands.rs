@@ -34,11 +34,13 @@ pub async fn ami(arguments: BakeArguments, cancel: CancellationToken) -> Result<
     let releases = Releases::open(&arguments.releases, &events)?;
     let recipe = recipe(&arguments);
     recipe.check()?;
-    let agent = bundle::agent_binary(recipe.arch, arguments.agent.as_deref()).map_err(failed("find cos-agent"))?;
+    let agent =
+        bundle::agent_binary(recipe.arch, arguments.agent.as_deref()).map_err(failed("find cos-agent"))?;
     if let Some(notice) = agent.notice() {
         events.note(notice);
     }
-    let (cloud, plan, lock) = interruptible(&cancel, planned(&arguments, &recipe, &releases, &events)).await?;
+    let (cloud, plan, lock) =
+        interruptible(&cancel, planned(&arguments, &recipe, &releases, &events)).await?;
     for warning in &plan.warnings {
         events.warn(warning.clone());
     }
@@ -60,7 +62,10 @@ pub async fn ami(arguments: BakeArguments, cancel: CancellationToken) -> Result<
     if json {
         display::data(&to_json(&manifest));
     } else {
-        display::data(&format!("{}  {}  {}", manifest.image, manifest.region, manifest.name));
+        display::data(&format!(
+            "{}  {}  {}",
+            manifest.image, manifest.region, manifest.name
+        ));
     }
     Ok(())
 }
@@ -95,11 +100,15 @@ pub async fn lock(arguments: LockArguments, cancel: CancellationToken) -> Result
         (Product::Docker, &arguments.docker),
         (Product::Cni, &arguments.cni),
     ];
-    let mut versions: BTreeMap<Product, String> =
-        named.into_iter().filter_map(|(product, version)| Some((product, version.clone()?))).collect();
+    let mut versions: BTreeMap<Product, String> = named
+        .into_iter()
+        .filter_map(|(product, version)| Some((product, version.clone()?)))
+        .collect();
     if !arguments.update {
         for archive in existing.iter().flat_map(Lock::archives) {
-            versions.entry(archive.component).or_insert_with(|| archive.version.clone());
+            versions
+                .entry(archive.component)
+                .or_insert_with(|| archive.version.clone());
         }
     }
     let lock = interruptible(&cancel, releases.resolve(versions, existing.as_ref())).await?;
@@ -111,7 +120,11 @@ pub async fn lock(arguments: LockArguments, cancel: CancellationToken) -> Result
     }
     let mut table = String::new();
     for archive in lock.archives() {
-        let trust = if archive.signed_by.is_some() { "signed" } else { "trusted on first use" };
+        let trust = if archive.signed_by.is_some() {
+            "signed"
+        } else {
+            "trusted on first use"
+        };
         table.push_str(&format!(
             "{:<8} {:<12} {:<7} {} {trust}\n",
             archive.component, archive.version, archive.arch, archive.sha256
@@ -127,10 +140,16 @@ pub async fn sweep(arguments: SweepArguments, cancel: CancellationToken) -> Resu
     let events = display::on_standard_error();
     let ledgers = ledger_folder(&arguments.ledger)?;
     let cloud = connect(arguments.region.as_deref()).await?;
-    let request = sweep::Request { bake_id: arguments.bake_id.clone(), dry_run: arguments.dry_run };
+    let request = sweep::Request {
+        bake_id: arguments.bake_id.clone(),
+        dry_run: arguments.dry_run,
+    };
     let region = cloud.region().to_owned();
-    let remains =
-        interruptible(&cancel, sweep::find(&cloud, &region, &ledgers, &request, Timestamp::now())).await?;
+    let remains = interruptible(
+        &cancel,
+        sweep::find(&cloud, &region, &ledgers, &request, Timestamp::now()),
+    )
+    .await?;
     let mut table = String::new();
     for bake in &remains {
         table.push_str(&format!("{}: {}\n", bake.bake_id, bake.reason));
@@ -153,7 +172,11 @@ pub async fn sweep(arguments: SweepArguments, cancel: CancellationToken) -> Resu
     let count = report.leftovers.len();
     if count > 0 {
         let hint = "run `cos-bake sweep` again in a few minutes".to_owned();
-        return Err(BakeError::Leftovers { count, hint, cause: None });
+        return Err(BakeError::Leftovers {
+            count,
+            hint,
+            cause: None,
+        });
     }
     Ok(())
 }
@@ -191,14 +214,19 @@ impl Releases {
         versions: BTreeMap<Product, String>,
         existing: Option<&Lock>,
     ) -> Result<Lock, BakeError> {
-        let request = LockRequest { versions, arches: BTreeSet::from(Arch::ALL) };
+        let request = LockRequest {
+            versions,
+            arches: BTreeSet::from(Arch::ALL),
+        };
         let source = Source {
             upstream: &self.upstream,
             fetcher: &self.fetcher,
             cache: &self.archives,
             keys: &self.keys,
         };
-        lock::resolve(&request, &source, existing).await.map_err(failed("lock the versions"))
+        lock::resolve(&request, &source, existing)
+            .await
+            .map_err(failed("lock the versions"))
     }
 
     /// The lock on disk; where there is none, one of the newest versions, written for the next time.
@@ -206,7 +234,10 @@ impl Releases {
         if let Some(lock) = Lock::read(path).map_err(failed("read the lock"))? {
             return Ok(lock);
         }
-        events.note(format!("{} does not exist: locking the newest versions", path.display()));
+        events.note(format!(
+            "{} does not exist: locking the newest versions",
+            path.display()
+        ));
         let lock = self.resolve(BTreeMap::new(), None).await?;
         if write {
             lock.write(path).map_err(failed("write the lock"))?;
@@ -232,12 +263,18 @@ async fn planned(
     let plan = plan::resolve(recipe, &lock, &region, Timestamp::now(), &cloud).await?;
     let seconds = start.elapsed().as_secs_f64();
     let outcome = format!("{} on {} in {region}", plan.name, plan.base_image.id);
-    events.emit(crate::events::Event::StageFinished { stage: Stage::Plan, seconds, outcome });
+    events.emit(crate::events::Event::StageFinished {
+        stage: Stage::Plan,
+        seconds,
+        outcome,
+    });
     Ok((cloud, plan, lock))
 }
 
 async fn connect(region: Option<&str>) -> Result<AwsCloud, BakeError> {
-    AwsCloud::connect(region).await.map_err(BakeError::cloud("connect to AWS"))
+    AwsCloud::connect(region)
+        .await
+        .map_err(BakeError::cloud("connect to AWS"))
 }
 
 /// Reads and downloads may be dropped half-way; nothing was made yet.
@@ -283,10 +320,17 @@ fn ledger_folder(argument: &LedgerArgument) -> Result<PathBuf, BakeError> {
     if let Some(folder) = &argument.ledger {
         return Ok(folder.clone());
     }
-    let named = |variable| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let named = |variable| {
+        std::env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let state = named("XDG_STATE_HOME").or_else(|| named("HOME").map(|home| home.join(".local/state")));
     let state = state.ok_or_else(|| {
-        BakeError::usage("there is no folder for the ledger: HOME is not set", "name one with --ledger or COS_LEDGER")
+        BakeError::usage(
+            "there is no folder for the ledger: HOME is not set",
+            "name one with --ledger or COS_LEDGER",
+        )
     })?;
     Ok(state.join("cos-bake"))
 }
@@ -303,7 +347,11 @@ fn observer(events: &Events) -> crate::release::Observer {
 }
 
 fn tell_added_keys(lock: &Lock, events: &Events) {
-    for archive in lock.archives().iter().filter(|archive| archive.is_signed_by_added_key()) {
+    for archive in lock
+        .archives()
+        .iter()
+        .filter(|archive| archive.is_signed_by_added_key())
+    {
         let signer = archive.signed_by.as_deref().unwrap_or_default();
         events.warn(format!(
             "{} {} is signed by {signer}, which only --trust-key admits, not by HashiCorp",

@@ -17,8 +17,13 @@ pub fn on_standard_error() -> Events {
     let start = Instant::now();
     let last_progress: Mutex<Option<(Stage, Instant)>> = Mutex::new(None);
     Events::new(move |event| {
-        if let Event::Progress { stage, done, total, .. } = event {
-            let Ok(mut last) = last_progress.lock() else { return };
+        if let Event::Progress {
+            stage, done, total, ..
+        } = event
+        {
+            let Ok(mut last) = last_progress.lock() else {
+                return;
+            };
             let recent = last.is_some_and(|(seen, at)| seen == stage && at.elapsed() < PROGRESS_PAUSE);
             if recent && done < total {
                 return;
@@ -35,10 +40,19 @@ pub fn on_standard_error() -> Events {
 fn line(event: &Event) -> String {
     match event {
         Event::StageStarted { stage } => format!("{:<10} started", stage.name()),
-        Event::StageFinished { stage, seconds, outcome } => {
+        Event::StageFinished {
+            stage,
+            seconds,
+            outcome,
+        } => {
             format!("{:<10} done in {seconds:.1} s: {outcome}", stage.name())
         }
-        Event::Progress { stage, unit, done, total } => {
+        Event::Progress {
+            stage,
+            unit,
+            done,
+            total,
+        } => {
             let percent = (done * 100).checked_div(*total).unwrap_or(100);
             format!("{:<10} {done} of {total} {unit} ({percent} %)", stage.name())
         }

@@ -136,12 +136,18 @@ pub enum BakeError {
 impl BakeError {
     /// Wrong usage, with a hint.
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Usage { message: message.into(), hint: hint.into() }
+        Self::Usage {
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// Refused at plan, with a hint.
     pub fn refused(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Refused { message: message.into(), hint: hint.into() }
+        Self::Refused {
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// Turns a cloud error into this one, naming what was tried.
@@ -193,13 +199,17 @@ impl BakeError {
 
 fn cloud_hint(kind: CloudErrorKind) -> Option<&'static str> {
     match kind {
-        CloudErrorKind::NoCredentials => {
-            Some("set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached")
+        CloudErrorKind::NoCredentials => Some(
+            "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached",
+        ),
+        CloudErrorKind::BadCredentials => {
+            Some("renew the credentials (for example `aws sso login`) and run again")
         }
-        CloudErrorKind::BadCredentials => Some("renew the credentials (for example `aws sso login`) and run again"),
         CloudErrorKind::Unreachable => Some("check the region, the network and AWS_ENDPOINT_URL"),
         CloudErrorKind::Denied => Some("the caller's policy lacks the action named above"),
-        CloudErrorKind::Throttled => Some("the account's request limit is exhausted; run again in a few minutes"),
+        CloudErrorKind::Throttled => {
+            Some("the account's request limit is exhausted; run again in a few minutes")
+        }
         CloudErrorKind::Duplicate => Some("choose another --name"),
         CloudErrorKind::Capacity => Some("choose another --instance-type or --subnet"),
         CloudErrorKind::NotFound | CloudErrorKind::InUse | CloudErrorKind::Other => None,

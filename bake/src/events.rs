@@ -144,11 +144,15 @@ impl Events {
 
     /// A fact worth a line.
     pub fn note(&self, message: impl Into<String>) {
-        self.emit(Event::Note { message: message.into() });
+        self.emit(Event::Note {
+            message: message.into(),
+        });
     }
 
     /// Something to act on.
     pub fn warn(&self, message: impl Into<String>) {
-        self.emit(Event::Warning { message: message.into() });
+        self.emit(Event::Warning {
+            message: message.into(),
+        });
     }
 }

@@ -90,29 +90,53 @@ impl Ledger {
     pub fn begin(folder: &Path, begin: Begin) -> Result<Self, LedgerError> {
         let path = folder.join(format!("{}.jsonl", begin.bake_id));
         fs::create_dir_all(folder).map_err(failed("make the folder of", folder))?;
-        let file =
-            OpenOptions::new().append(true).create_new(true).open(&path).map_err(failed("open", &path))?;
-        let mut ledger = Self { path, file, live: Vec::new() };
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        let mut ledger = Self {
+            path,
+            file,
+            live: Vec::new(),
+        };
         ledger.write(&Entry::Begin(begin))?;
         // The name must survive a crash as well as the content.
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of", folder))?;
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed("sync the folder of", folder))?;
         Ok(ledger)
     }
 
     /// Opens the ledger of an earlier bake to go on with it.
     pub fn reopen(path: &Path) -> Result<(Self, Begin), LedgerError> {
         let record = Record::read(path)?;
-        let file = OpenOptions::new().append(true).open(path).map_err(failed("open", path))?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map_err(failed("open", path))?;
         // A line that a crash cut off would spoil the next one.
         let content = fs::read(path).map_err(failed("read", path))?;
-        let whole = content.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let whole = content
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |last| last + 1);
         file.set_len(whole as u64).map_err(failed("mend", path))?;
-        Ok((Self { path: path.to_owned(), file, live: record.live }, record.begin))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                file,
+                live: record.live,
+            },
+            record.begin,
+        ))
     }
 
     /// Says that a create is about to be asked for.
     pub fn intend(&mut self, what: &str) -> Result<(), LedgerError> {
-        self.write(&Entry::Intent { what: what.to_owned() })
+        self.write(&Entry::Intent {
+            what: what.to_owned(),
+        })
     }
 
     /// Records a resource that exists now.
@@ -125,19 +149,26 @@ impl Ledger {
     /// Records that a resource is gone.
     pub fn released(&mut self, resource: &Resource) -> Result<(), LedgerError> {
         self.live.retain(|live| live != resource);
-        self.write(&Entry::Released { resource: resource.clone() })
+        self.write(&Entry::Released {
+            resource: resource.clone(),
+        })
     }
 
     /// Records that a resource goes when `instance` goes, without more to be done.
     pub fn handed_over(&mut self, resource: &Resource, instance: &InstanceId) -> Result<(), LedgerError> {
         self.live.retain(|live| live != resource);
-        self.write(&Entry::HandedOver { resource: resource.clone(), instance: instance.clone() })
+        self.write(&Entry::HandedOver {
+            resource: resource.clone(),
+            instance: instance.clone(),
+        })
     }
 
     /// Records that a resource stays.
     pub fn kept(&mut self, resource: &Resource) -> Result<(), LedgerError> {
         self.live.retain(|live| live != resource);
-        self.write(&Entry::Kept { resource: resource.clone() })
+        self.write(&Entry::Kept {
+            resource: resource.clone(),
+        })
     }
 
     /// Records that the bake is over.
@@ -200,7 +231,9 @@ impl Record {
                 Entry::Begin(first) => begin = Some(first),
                 Entry::Intent { .. } => {}
                 Entry::Created { resource } => live.push(resource),
-                Entry::Released { resource } | Entry::HandedOver { resource, .. } => live.retain(|other| *other != resource),
+                Entry::Released { resource } | Entry::HandedOver { resource, .. } => {
+                    live.retain(|other| *other != resource)
+                }
                 Entry::Kept { resource } => {
                     live.retain(|other| *other != resource);
                     kept.push(resource);
@@ -208,9 +241,15 @@ impl Record {
                 Entry::End => ended = true,
             }
         }
-        let begin = begin
-            .ok_or_else(|| failed("understand", path)(io::Error::other("it has no first line")))?;
-        Ok(Self { path: path.to_owned(), begin, live, kept, ended })
+        let begin =
+            begin.ok_or_else(|| failed("understand", path)(io::Error::other("it has no first line")))?;
+        Ok(Self {
+            path: path.to_owned(),
+            begin,
+            live,
+            kept,
+            ended,
+        })
     }
 
     /// Reads all ledgers in a folder, oldest name first. No folder is no ledgers.
@@ -228,7 +267,11 @@ impl Record {
         paths.sort();
         // A bake that was killed before its first line was whole has made nothing.
         let with_begin = |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
-        paths.iter().filter(|path| with_begin(path)).map(|path| Self::read(path)).collect()
+        paths
+            .iter()
+            .filter(|path| with_begin(path))
+            .map(|path| Self::read(path))
+            .collect()
     }
 
     /// Whether the process that wrote it still runs on this machine.
@@ -244,7 +287,11 @@ pub fn process_start(process: u32) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
     let state = fields.next()?;
-    if state == "Z" { None } else { fields.nth(18)?.parse().ok() }
+    if state == "Z" {
+        None
+    } else {
+        fields.nth(18)?.parse().ok()
+    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LedgerError {
@@ -300,15 +347,26 @@ pub(crate) mod tests {
         let mut ledger = Ledger::begin(folder.path(), begin("cos-a")).unwrap();
         ledger.file.write_all(b"nonsense\n").unwrap();
         ledger.end().unwrap();
-        assert!(Record::read_all(folder.path()).unwrap_err().source.to_string().starts_with("line 2"));
+        assert!(
+            Record::read_all(folder.path())
+                .unwrap_err()
+                .source
+                .to_string()
+                .starts_with("line 2")
+        );
     }
 
     #[test]
     fn a_process_number_that_was_reused_is_not_the_same_process() {
         let mut record_begin = begin("cos-a");
         record_begin.process_start += 1;
-        let record =
-            Record { path: PathBuf::new(), begin: record_begin, live: vec![], kept: vec![], ended: false };
+        let record = Record {
+            path: PathBuf::new(),
+            begin: record_begin,
+            live: vec![],
+            kept: vec![],
+            ended: false,
+        };
         assert!(!record.is_running());
     }
 }

@@ -80,12 +80,19 @@ async fn release<C: Cloud, R: Remote>(
     outcome: Result<Manifest, BakeError>,
     run: &Run<'_, C, R>,
 ) -> Result<Manifest, BakeError> {
-    run.events.emit(Event::StageStarted { stage: Stage::Cleanup });
+    run.events.emit(Event::StageStarted {
+        stage: Stage::Cleanup,
+    });
     let start = std::time::Instant::now();
     let mut resources: Vec<Resource> = run.ledger().live().to_vec();
     let mut unlisted = None;
     if outcome.is_err() {
-        match tokio::time::timeout(Duration::from_mins(1), sweep::strays(run.cloud, &plan.bake_id, &resources)).await {
+        match tokio::time::timeout(
+            Duration::from_mins(1),
+            sweep::strays(run.cloud, &plan.bake_id, &resources),
+        )
+        .await
+        {
             // Found by tag means made later than anything the ledger knows: it goes first.
             Ok(Ok(strays)) => resources.extend(strays),
             Ok(Err(error)) => unlisted = Some(error.to_string()),
@@ -93,9 +100,14 @@ async fn release<C: Cloud, R: Remote>(
         }
     }
     if let Some(reason) = &unlisted {
-        run.events.warn(format!("could not look for resources by tag: {reason}; `cos-bake sweep` will"));
+        run.events.warn(format!(
+            "could not look for resources by tag: {reason}; `cos-bake sweep` will"
+        ));
     }
-    let patience = Patience { pause: run.pause() * 2, ..Patience::default() };
+    let patience = Patience {
+        pause: run.pause() * 2,
+        ..Patience::default()
+    };
     let report = cleanup::release(run.cloud, &resources, patience, &run.events, |resource| {
         if let Err(error) = run.ledger().released(resource) {
             run.events.warn(error.to_string());
@@ -108,10 +120,21 @@ async fn release<C: Cloud, R: Remote>(
     }
     let seconds = start.elapsed().as_secs_f64();
     let outcome_words = format!("{} removed, {count} left", report.released.len());
-    run.events.emit(Event::StageFinished { stage: Stage::Cleanup, seconds, outcome: outcome_words });
+    run.events.emit(Event::StageFinished {
+        stage: Stage::Cleanup,
+        seconds,
+        outcome: outcome_words,
+    });
     if count == 0 {
         return outcome;
     }
-    let hint = format!("`cos-bake sweep --region {} --bake-id {}` tries again", plan.region, plan.bake_id);
-    Err(BakeError::Leftovers { count, hint, cause: outcome.err().map(Box::new) })
+    let hint = format!(
+        "`cos-bake sweep --region {} --bake-id {}` tries again",
+        plan.region, plan.bake_id
+    );
+    Err(BakeError::Leftovers {
+        count,
+        hint,
+        cause: outcome.err().map(Box::new),
+    })
 }

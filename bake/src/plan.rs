@@ -8,7 +8,9 @@ use jiff::{SignedDuration, Timestamp, Zoned, tz::TimeZone};
 use serde::Serialize;
 
 use crate::base::Base;
-use crate::cloud::{Cloud, CloudError, CloudErrorKind, ImageFacts, ImageId, ImageState, LaunchSpec, RootVolume, Subnet};
+use crate::cloud::{
+    Cloud, CloudError, CloudErrorKind, ImageFacts, ImageId, ImageState, LaunchSpec, RootVolume, Subnet,
+};
 use crate::error::BakeError;
 use crate::lock::Lock;
 use crate::recipe::{Recipe, image_name_fault};
@@ -93,8 +95,10 @@ pub async fn resolve<C: Cloud>(
         None => format!("cos-{}-{}-{}", base.name(), arch.name(), time_stamp(now)),
     };
     debug_assert_eq!(image_name_fault(&name), None);
-    let instance_type =
-        recipe.instance_type.clone().unwrap_or_else(|| base.instance_type(arch).to_owned());
+    let instance_type = recipe
+        .instance_type
+        .clone()
+        .unwrap_or_else(|| base.instance_type(arch).to_owned());
 
     // Independent questions are asked side by side.
     let (base_image, taken, subnets, zones) = tokio::join!(
@@ -113,18 +117,28 @@ pub async fn resolve<C: Cloud>(
         refusals.push(format!("the name `{name}` is taken by {}", image.id));
     }
     if base_image.architecture != arch.name() {
-        refusals.push(format!("{} is for {}, not {}", base_image.id, base_image.architecture, arch.name()));
+        refusals.push(format!(
+            "{} is for {}, not {}",
+            base_image.id,
+            base_image.architecture,
+            arch.name()
+        ));
     }
     let root_size_gib = recipe.root_size_gib.unwrap_or(base_image.root_size_gib);
     if root_size_gib < base_image.root_size_gib {
         let base_size = base_image.root_size_gib;
-        refusals.push(format!("a root volume of {root_size_gib} GiB is smaller than the base's {base_size} GiB"));
+        refusals.push(format!(
+            "a root volume of {root_size_gib} GiB is smaller than the base's {base_size} GiB"
+        ));
     }
     let versions: BTreeMap<String, String> = Product::ALL
         .into_iter()
         .filter_map(|product| Some((product.to_string(), lock.find(product, arch)?.version.clone())))
         .collect();
-    for product in Product::ALL.into_iter().filter(|product| !versions.contains_key(product.name())) {
+    for product in Product::ALL
+        .into_iter()
+        .filter(|product| !versions.contains_key(product.name()))
+    {
         refusals.push(format!("the lock has no {product} for {}", arch.name()));
     }
     let subnet = match choose_subnet(recipe.subnet.as_deref(), &subnets, &zones, &instance_type) {
@@ -145,14 +159,20 @@ pub async fn resolve<C: Cloud>(
     let ended = base.end_of_life() <= day(now).as_str();
     if ended {
         let (title, day) = (base.title(), base.end_of_life());
-        warnings.push(format!("{title} is past its end of life ({day}): no security fixes come; plan to move to al2023"));
+        warnings.push(format!(
+            "{title} is past its end of life ({day}): no security fixes come; plan to move to al2023"
+        ));
     }
     if base_image.description.contains("stand-in") {
-        warnings.push(format!("{} is a stand-in: {}", base_image.id, base_image.description));
+        warnings.push(format!(
+            "{} is a stand-in: {}",
+            base_image.id, base_image.description
+        ));
     }
     if recipe.profile.is_none() {
         warnings.push(
-            "no --instance-profile: the machines' SSM agent relies on Default Host Management Configuration".into(),
+            "no --instance-profile: the machines' SSM agent relies on Default Host Management Configuration"
+                .into(),
         );
     }
     let plan = Plan {
@@ -175,7 +195,10 @@ pub async fn resolve<C: Cloud>(
         warnings,
         base_image,
     };
-    cloud.may_launch(&plan.builder("builder")).await.map_err(may_not_launch)?;
+    cloud
+        .may_launch(&plan.builder("builder"))
+        .await
+        .map_err(may_not_launch)?;
     Ok(plan)
 }
 
@@ -225,10 +248,22 @@ impl Plan {
         };
         row("bake", &self.bake_id);
         row("region", &self.region);
-        row("base", &format!("{} ({}, made {})", self.base_image.id, self.base_image.name, self.base_image.created));
+        row(
+            "base",
+            &format!(
+                "{} ({}, made {})",
+                self.base_image.id, self.base_image.name, self.base_image.created
+            ),
+        );
         row("architecture", self.arch.name());
         row("image name", &self.name);
-        row("builder", &format!("{} in {} ({})", self.instance_type, self.subnet.id, self.subnet.zone));
+        row(
+            "builder",
+            &format!(
+                "{} in {} ({})",
+                self.instance_type, self.subnet.id, self.subnet.zone
+            ),
+        );
         row("profile", self.profile.as_deref().unwrap_or("none"));
         row("root volume", &format!("{} GiB gp3", self.root_size_gib));
         for (component, version) in &self.versions {
@@ -255,7 +290,10 @@ fn dead_man_timer() -> String {
 
 async fn find_base<C: Cloud>(cloud: &C, parameter: &str) -> Result<ImageFacts, BakeError> {
     let missing = |message: String| {
-        BakeError::refused(message, "the region may lack this base; try another --region or --base")
+        BakeError::refused(
+            message,
+            "the region may lack this base; try another --region or --base",
+        )
     };
     let id = cloud
         .parameter(parameter)
@@ -285,19 +323,28 @@ fn choose_subnet(
 ) -> Result<Subnet, String> {
     let offers = |subnet: &&Subnet| zones.contains(&subnet.zone);
     if let Some(wanted) = wanted {
-        let subnet =
-            subnets.iter().find(|subnet| subnet.id == wanted).ok_or(format!("there is no subnet {wanted}"))?;
+        let subnet = subnets
+            .iter()
+            .find(|subnet| subnet.id == wanted)
+            .ok_or(format!("there is no subnet {wanted}"))?;
         return Some(subnet).filter(offers).cloned().ok_or(format!(
             "{} does not offer {instance_type}; {} do",
             subnet.zone,
-            if zones.is_empty() { "no zones".to_owned() } else { zones.join(", ") }
+            if zones.is_empty() {
+                "no zones".to_owned()
+            } else {
+                zones.join(", ")
+            }
         ));
     }
     let mut defaults = subnets.iter().filter(|subnet| subnet.default_for_zone).peekable();
     if defaults.peek().is_none() {
         return Err("there is no default subnet, and no --subnet was named".to_owned());
     }
-    defaults.find(offers).cloned().ok_or(format!("no zone with a default subnet offers {instance_type}"))
+    defaults
+        .find(offers)
+        .cloned()
+        .ok_or(format!("no zone with a default subnet offers {instance_type}"))
 }
 
 fn may_not_launch(error: CloudError) -> BakeError {
@@ -318,14 +365,17 @@ fn new_bake_id(now: Timestamp) -> String {
 /// Whether a string has the form of [`Plan::bake_id`]; a sweep touches nothing else.
 pub fn is_bake_id(id: &str) -> bool {
     let mut parts = id.split('-');
-    let (Some("cos"), Some(time), Some(random), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some("cos"), Some(time), Some(random), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return false;
     };
     time.len() == 14
         && time.bytes().all(|byte| byte.is_ascii_digit())
         && random.len() == 6
-        && random.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        && random
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 fn time_stamp(now: Timestamp) -> String {

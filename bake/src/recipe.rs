@@ -46,7 +46,10 @@ impl Recipe {
             faults.extend(image_name_fault(name));
         }
         if self.tags.len() > MOST_TAGS {
-            faults.push(format!("{} tags are more than the {MOST_TAGS} that EC2 leaves", self.tags.len()));
+            faults.push(format!(
+                "{} tags are more than the {MOST_TAGS} that EC2 leaves",
+                self.tags.len()
+            ));
         }
         for (key, value) in &self.tags {
             faults.extend(tag_fault(key, value));
@@ -66,11 +69,15 @@ impl Recipe {
 pub fn image_name_fault(name: &str) -> Option<String> {
     let length = name.chars().count();
     if !(3..=128).contains(&length) {
-        return Some(format!("image name `{name}` has {length} characters, and EC2 takes 3 to 128"));
+        return Some(format!(
+            "image name `{name}` has {length} characters, and EC2 takes 3 to 128"
+        ));
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || "()[] ./-'@_".contains(c);
     let wrong = name.chars().find(|c| !allowed(*c))?;
-    Some(format!("image name `{name}` has the character `{wrong}`; EC2 takes letters, digits and ()[] ./-'@_"))
+    Some(format!(
+        "image name `{name}` has the character `{wrong}`; EC2 takes letters, digits and ()[] ./-'@_"
+    ))
 }
 
 fn tag_fault(key: &str, value: &str) -> Option<String> {
@@ -78,7 +85,9 @@ fn tag_fault(key: &str, value: &str) -> Option<String> {
         return Some(format!("tag key `{key}` must have 1 to 128 characters"));
     }
     if key.starts_with("aws:") || key.starts_with(OWN_TAGS) {
-        return Some(format!("tag key `{key}` begins with a prefix that is not yours (aws:, {OWN_TAGS})"));
+        return Some(format!(
+            "tag key `{key}` begins with a prefix that is not yours (aws:, {OWN_TAGS})"
+        ));
     }
     (value.chars().count() > 256).then(|| format!("the value of tag `{key}` has more than 256 characters"))
 }
@@ -111,7 +120,10 @@ mod tests {
         recipe.tags.insert("aws:x".into(), String::new());
         recipe.tags.insert("cos:bake-id".into(), String::new());
         let message = recipe.check().unwrap_err().to_string();
-        assert!(message.contains("`{`") && message.contains("aws:x") && message.contains("cos:bake-id"), "{message}");
+        assert!(
+            message.contains("`{`") && message.contains("aws:x") && message.contains("cos:bake-id"),
+            "{message}"
+        );
     }
 
     #[test]

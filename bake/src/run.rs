@@ -42,7 +42,16 @@ impl<'a, C: Cloud, R: Remote> Run<'a, C, R> {
         ledger: Ledger,
         logs: PathBuf,
     ) -> Self {
-        Self { cloud, remote, events, cancel, ledger: Mutex::new(ledger), phases: Mutex::default(), logs, pause: wait::PAUSE }
+        Self {
+            cloud,
+            remote,
+            events,
+            cancel,
+            ledger: Mutex::new(ledger),
+            phases: Mutex::default(),
+            logs,
+            pause: wait::PAUSE,
+        }
     }
 
     /// With another time between two polls, for tests on ports that need none.
@@ -119,8 +128,15 @@ impl<'a, C: Cloud, R: Remote> Run<'a, C, R> {
         let start = Instant::now();
         let (value, outcome) = body.await?;
         let seconds = start.elapsed().as_secs_f64();
-        self.phases.lock().unwrap_or_else(PoisonError::into_inner).push(Phase { stage, seconds });
-        self.events.emit(Event::StageFinished { stage, seconds, outcome });
+        self.phases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Phase { stage, seconds });
+        self.events.emit(Event::StageFinished {
+            stage,
+            seconds,
+            outcome,
+        });
         Ok(value)
     }
 
@@ -144,7 +160,8 @@ impl<'a, C: Cloud, R: Remote> Run<'a, C, R> {
         let path = self.logs.join(name);
         let saved = std::fs::create_dir_all(&self.logs).and_then(|()| std::fs::write(&path, text));
         if let Err(error) = saved {
-            self.events.warn(format!("could not write {}: {error}", path.display()));
+            self.events
+                .warn(format!("could not write {}: {error}", path.display()));
         }
     }
 

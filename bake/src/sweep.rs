@@ -54,7 +54,11 @@ pub async fn find<C: Cloud>(
         .filter(|record| record.is_running() && !record.ended)
         .map(|record| record.begin.bake_id.as_str())
         .collect();
-    if let Some(wanted) = request.bake_id.as_deref().filter(|wanted| running.contains(wanted)) {
+    if let Some(wanted) = request
+        .bake_id
+        .as_deref()
+        .filter(|wanted| running.contains(wanted))
+    {
         return Err(BakeError::refused(
             format!("the bake {wanted} still runs on this machine"),
             "interrupt it: it cleans up by itself",
@@ -62,10 +66,15 @@ pub async fn find<C: Cloud>(
     }
     let wanted = |bake_id: &str| request.bake_id.as_deref().is_none_or(|wanted| wanted == bake_id);
 
-    let tagged = cloud.tagged(TAG_BAKE_ID, None).await.map_err(BakeError::cloud("list what bakes made"))?;
+    let tagged = cloud
+        .tagged(TAG_BAKE_ID, None)
+        .await
+        .map_err(BakeError::cloud("list what bakes made"))?;
     let mut by_bake: BTreeMap<&str, Vec<&Tagged>> = BTreeMap::new();
     for found in &tagged {
-        let Some(bake_id) = found.tags.get(TAG_BAKE_ID).filter(|bake_id| is_bake_id(bake_id)) else { continue };
+        let Some(bake_id) = found.tags.get(TAG_BAKE_ID).filter(|bake_id| is_bake_id(bake_id)) else {
+            continue;
+        };
         if found.tags.contains_key(TAG_EXPIRES_AT) && !running.contains(bake_id.as_str()) && wanted(bake_id) {
             by_bake.entry(bake_id).or_default().push(found);
         }
@@ -80,19 +89,39 @@ pub async fn find<C: Cloud>(
         }
         let mut resources = record.live.clone();
         let strays = by_bake.remove(bake_id).unwrap_or_default();
-        resources.extend(strays.iter().map(|stray| stray.resource.clone()).filter(|stray| !record.live.contains(stray)));
+        resources.extend(
+            strays
+                .iter()
+                .map(|stray| stray.resource.clone())
+                .filter(|stray| !record.live.contains(stray)),
+        );
         resources.retain(|resource| !published.contains(resource) && !record.kept.contains(resource));
         let reason = format!("its process {} no longer runs", record.begin.process);
-        remains.push(Remains { bake_id: bake_id.to_owned(), reason, resources });
+        remains.push(Remains {
+            bake_id: bake_id.to_owned(),
+            reason,
+            resources,
+        });
     }
     for (bake_id, found) in by_bake {
         let dead = |found: &&Tagged| request.bake_id.is_some() || expired(&found.tags, now);
-        let mut resources: Vec<Resource> =
-            found.into_iter().filter(dead).map(|found| found.resource.clone()).collect();
+        let mut resources: Vec<Resource> = found
+            .into_iter()
+            .filter(dead)
+            .map(|found| found.resource.clone())
+            .collect();
         resources.retain(|resource| !published.contains(resource));
         if !resources.is_empty() {
-            let reason = if request.bake_id.is_some() { "it was named" } else { "its expiry has passed" };
-            remains.push(Remains { bake_id: bake_id.to_owned(), reason: reason.to_owned(), resources });
+            let reason = if request.bake_id.is_some() {
+                "it was named"
+            } else {
+                "its expiry has passed"
+            };
+            remains.push(Remains {
+                bake_id: bake_id.to_owned(),
+                reason: reason.to_owned(),
+                resources,
+            });
         }
     }
     Ok(remains)
@@ -109,7 +138,11 @@ pub async fn remove<C: Cloud>(
     let mut total = CleanupReport::default();
     for bake in remains {
         let path = ledgers.join(format!("{}.jsonl", bake.bake_id));
-        let mut ledger = if path.exists() { Some(Ledger::reopen(&path)?.0) } else { None };
+        let mut ledger = if path.exists() {
+            Some(Ledger::reopen(&path)?.0)
+        } else {
+            None
+        };
         let mut unwritten = None;
         let report = cleanup::release(cloud, &bake.resources, patience, events, |resource| {
             if let Some(Err(error)) = ledger.as_mut().map(|ledger| ledger.released(resource)) {
@@ -149,10 +182,16 @@ pub(crate) async fn strays<C: Cloud>(
 /// Published images with their snapshots.
 async fn published<C: Cloud>(cloud: &C, tagged: &[Tagged]) -> Result<BTreeSet<Resource>, BakeError> {
     let mut published = BTreeSet::new();
-    for found in tagged.iter().filter(|found| !found.tags.contains_key(TAG_EXPIRES_AT)) {
+    for found in tagged
+        .iter()
+        .filter(|found| !found.tags.contains_key(TAG_EXPIRES_AT))
+    {
         published.insert(found.resource.clone());
         if let Resource::Image(id) = &found.resource {
-            let facts = cloud.image(id).await.map_err(BakeError::cloud(format!("look at {id}")))?;
+            let facts = cloud
+                .image(id)
+                .await
+                .map_err(BakeError::cloud(format!("look at {id}")))?;
             let snapshots = facts.into_iter().flat_map(|facts| facts.snapshots);
             published.extend(snapshots.map(Resource::Snapshot));
         }
@@ -161,6 +200,8 @@ async fn published<C: Cloud>(cloud: &C, tagged: &[Tagged]) -> Result<BTreeSet<Re
 }
 
 fn expired(tags: &BTreeMap<String, String>, now: Timestamp) -> bool {
-    let expires_at = tags.get(TAG_EXPIRES_AT).and_then(|time| time.parse::<Timestamp>().ok());
+    let expires_at = tags
+        .get(TAG_EXPIRES_AT)
+        .and_then(|time| time.parse::<Timestamp>().ok());
     expires_at.is_some_and(|expires_at| expires_at < now)
 }

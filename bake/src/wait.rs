@@ -48,13 +48,22 @@ where
         let reason = match seen {
             Ok(seen) => match seen? {
                 Seen::Done(value) => return Ok(value),
-                Seen::Hopeless(reason) => return Err(BakeError::Hopeless { what: what.to_owned(), reason }),
+                Seen::Hopeless(reason) => {
+                    return Err(BakeError::Hopeless {
+                        what: what.to_owned(),
+                        reason,
+                    });
+                }
                 Seen::Pending(reason) => reason,
             },
             Err(_) => "no answer".to_owned(),
         };
         if Instant::now() + pause > end {
-            return Err(BakeError::Deadline { what: what.to_owned(), deadline, reason });
+            return Err(BakeError::Deadline {
+                what: what.to_owned(),
+                deadline,
+                reason,
+            });
         }
         let jitter = rand::rng().random_range(0.8..1.2);
         tokio::select! {
@@ -78,7 +87,10 @@ mod tests {
             Ok(Seen::<()>::Pending("the door is shut".into()))
         });
         let error = waited.await.unwrap_err();
-        assert_eq!(error.to_string(), "the door to open did not happen within 0 s: the door is shut");
+        assert_eq!(
+            error.to_string(),
+            "the door to open did not happen within 0 s: the door is shut"
+        );
     }
 
     #[tokio::test]

@@ -55,7 +55,14 @@ impl World {
         // A process that is over: a sweep must take the bake for dead.
         let mut ended = Command::new("true").spawn().unwrap();
         ended.wait().unwrap();
-        Self { cloud, remote, folder, bundle, lock: support::lock(), dead_process: ended.id() }
+        Self {
+            cloud,
+            remote,
+            folder,
+            bundle,
+            lock: support::lock(),
+            dead_process: ended.id(),
+        }
     }
 
     fn ledgers(&self) -> &Path {
@@ -75,7 +82,9 @@ impl World {
             root_size_gib: None,
             keep_payload: false,
         };
-        plan::resolve(&recipe, &self.lock, REGION, Timestamp::now(), &self.cloud).await.unwrap()
+        plan::resolve(&recipe, &self.lock, REGION, Timestamp::now(), &self.cloud)
+            .await
+            .unwrap()
     }
 
     async fn bake(&self, plan: &Plan, cancel: CancellationToken) -> Result<Manifest, BakeError> {
@@ -89,32 +98,61 @@ impl World {
         };
         let ledger = Ledger::begin(self.ledgers(), begin).unwrap();
         let logs = self.ledgers().join("logs");
-        let run = Run::new(&self.cloud, &self.remote, Events::new(|_| {}), cancel, ledger, logs)
-            .with_pause(PAUSE);
+        let run = Run::new(
+            &self.cloud,
+            &self.remote,
+            Events::new(|_| {}),
+            cancel,
+            ledger,
+            logs,
+        )
+        .with_pause(PAUSE);
         pipeline::bake(plan, &Ingredients::Built(Arc::clone(&self.bundle)), &run).await
     }
 
     async fn sweep(&self) -> cos_bake::cleanup::CleanupReport {
         let request = sweep::Request::default();
-        let patience = Patience { pause: PAUSE, ..Patience::default() };
+        let patience = Patience {
+            pause: PAUSE,
+            ..Patience::default()
+        };
         let now = Timestamp::now();
-        let remains = sweep::find(&self.cloud, REGION, self.ledgers(), &request, now).await.unwrap();
-        sweep::remove(&self.cloud, self.ledgers(), &remains, patience, &Events::new(|_| {})).await.unwrap()
+        let remains = sweep::find(&self.cloud, REGION, self.ledgers(), &request, now)
+            .await
+            .unwrap();
+        sweep::remove(
+            &self.cloud,
+            self.ledgers(),
+            &remains,
+            patience,
+            &Events::new(|_| {}),
+        )
+        .await
+        .unwrap()
     }
 
     /// Nothing, or one whole published image.
     fn assert_nothing_but_a_published_image(&self, context: &str) {
         let live = self.cloud.live();
-        let images = live.iter().filter(|resource| matches!(resource, Resource::Image(_))).count();
+        let images = live
+            .iter()
+            .filter(|resource| matches!(resource, Resource::Image(_)))
+            .count();
         if images == 0 {
             assert_eq!(live, [], "{context}");
             return;
         }
         assert_eq!(images, 1, "{context}: {live:?}");
         for resource in &live {
-            assert!(matches!(resource, Resource::Image(_) | Resource::Snapshot(_)), "{context}: {live:?}");
+            assert!(
+                matches!(resource, Resource::Image(_) | Resource::Snapshot(_)),
+                "{context}: {live:?}"
+            );
             let tags = self.cloud.tags(resource).unwrap();
-            assert!(!tags.contains_key(TAG_EXPIRES_AT), "{context}: {resource} would be swept");
+            assert!(
+                !tags.contains_key(TAG_EXPIRES_AT),
+                "{context}: {resource} would be swept"
+            );
         }
     }
 }
@@ -171,7 +209,10 @@ async fn after_a_kill_at_any_call_a_sweep_leaves_nothing() {
             let world = World::new();
             let plan = world.plan().await;
             world.cloud.kill_at(call, fault);
-            let outcome = world.cloud.until_killed(world.bake(&plan, CancellationToken::new())).await;
+            let outcome = world
+                .cloud
+                .until_killed(world.bake(&plan, CancellationToken::new()))
+                .await;
             assert!(outcome.is_none(), "call {call} of {all} did not kill");
             world.cloud.heal();
             let report = world.sweep().await;
@@ -179,7 +220,10 @@ async fn after_a_kill_at_any_call_a_sweep_leaves_nothing() {
             assert_eq!(report.leftovers, [], "{context}");
             world.assert_nothing_but_a_published_image(&context);
             let records = Record::read_all(world.ledgers()).unwrap();
-            assert!(records.iter().all(|record| record.ended), "{context}: a ledger is open");
+            assert!(
+                records.iter().all(|record| record.ended),
+                "{context}: a ledger is open"
+            );
         }
     }
 }
@@ -220,7 +264,10 @@ async fn when_the_cloud_goes_dark_leftovers_are_named_and_a_later_sweep_takes_th
         });
         let outcome = world.bake(&plan, CancellationToken::new()).await;
         let context = format!("dark from call {call}: {outcome:?}");
-        let ledger_knows = Record::read_all(world.ledgers()).unwrap().iter().any(|record| !record.live.is_empty());
+        let ledger_knows = Record::read_all(world.ledgers())
+            .unwrap()
+            .iter()
+            .any(|record| !record.live.is_empty());
         if ledger_knows {
             assert_eq!(outcome.unwrap_err().exit(), Exit::Leftovers, "{context}");
         }
@@ -246,11 +293,17 @@ async fn a_step_that_fails_has_its_own_exit_code_and_leaves_nothing() {
         ("boot test", 4, Exit::BootTest),
     ] {
         let mut world = World::new();
-        world.remote = world.remote.clone().answers(step, output(status, "/opt/nomad/bin/nomad differs"));
+        world.remote = world
+            .remote
+            .clone()
+            .answers(step, output(status, "/opt/nomad/bin/nomad differs"));
         let plan = world.plan().await;
         let error = world.bake(&plan, CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.exit(), exit, "{step} {status}");
-        assert!(error.to_string().contains("/opt/nomad/bin/nomad differs"), "{error}");
+        assert!(
+            error.to_string().contains("/opt/nomad/bin/nomad differs"),
+            "{error}"
+        );
         assert_eq!(world.cloud.live(), [], "{step} {status}");
     }
 }
@@ -289,7 +342,9 @@ async fn plan_changes_nothing_and_refuses_what_would_fail() {
     };
     let refused = async |base, arch| {
         let recipe = recipe(base, arch);
-        plan::resolve(&recipe, &world.lock, REGION, Timestamp::now(), &world.cloud).await.unwrap_err()
+        plan::resolve(&recipe, &world.lock, REGION, Timestamp::now(), &world.cloud)
+            .await
+            .unwrap_err()
     };
     let error = refused(Base::Al2, Arch::X86_64).await;
     assert_eq!(error.exit(), Exit::Refused);
@@ -310,20 +365,41 @@ async fn a_sweep_leaves_look_alikes_alone() {
         &[("cos:bake-id", "mine"), (TAG_EXPIRES_AT, past)],
         &[("cos:bake-id", "cos-20200101000000-00ff00")],
         &[(TAG_EXPIRES_AT, past)],
-        &[("cos:bake-id", "cos-20200101000000-00ff00"), (TAG_EXPIRES_AT, "soon")],
-        &[("cos:bake-id", "cos-20200101000000-00FF00"), (TAG_EXPIRES_AT, past)],
+        &[
+            ("cos:bake-id", "cos-20200101000000-00ff00"),
+            (TAG_EXPIRES_AT, "soon"),
+        ],
+        &[
+            ("cos:bake-id", "cos-20200101000000-00FF00"),
+            (TAG_EXPIRES_AT, past),
+        ],
     ];
     let tags = |tags: &[(&str, &str)]| {
-        tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>()
+        tags.iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect::<BTreeMap<_, _>>()
     };
     for (number, foreign) in foreign.iter().enumerate() {
         let token = format!("foreign-{number}");
-        let spec = SnapshotSpec { size_gib: 1, description: String::new(), tags: tags(foreign), token };
+        let spec = SnapshotSpec {
+            size_gib: 1,
+            description: String::new(),
+            tags: tags(foreign),
+            token,
+        };
         world.cloud.start_snapshot(&spec).await.unwrap();
     }
     let before = world.cloud.live();
-    let ours = tags(&[("cos:bake-id", "cos-20200101000000-00ff00"), (TAG_EXPIRES_AT, past)]);
-    let spec = SnapshotSpec { size_gib: 1, description: String::new(), tags: ours, token: "ours".into() };
+    let ours = tags(&[
+        ("cos:bake-id", "cos-20200101000000-00ff00"),
+        (TAG_EXPIRES_AT, past),
+    ]);
+    let spec = SnapshotSpec {
+        size_gib: 1,
+        description: String::new(),
+        tags: ours,
+        token: "ours".into(),
+    };
     let ours = world.cloud.start_snapshot(&spec).await.unwrap();
     assert_eq!(world.sweep().await.released, [Resource::Snapshot(ours)]);
     assert_eq!(world.cloud.live(), before);

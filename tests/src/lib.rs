@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod base;
+pub mod demo;
 pub mod machines;
 pub mod parts;
 pub mod sandbox;

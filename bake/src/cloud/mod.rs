@@ -28,8 +28,10 @@ pub trait Cloud: Send + Sync {
     fn subnets(&self) -> impl Future<Output = Result<Vec<Subnet>, CloudError>> + Send;
 
     /// Availability zones that offer an instance type, sorted.
-    fn zones_offering(&self, instance_type: &str)
-    -> impl Future<Output = Result<Vec<String>, CloudError>> + Send;
+    fn zones_offering(
+        &self,
+        instance_type: &str,
+    ) -> impl Future<Output = Result<Vec<String>, CloudError>> + Send;
 
     /// Asks whether `launch` would be permitted (DryRun), without doing it.
     fn may_launch(&self, spec: &LaunchSpec) -> impl Future<Output = Result<(), CloudError>> + Send;
@@ -38,8 +40,10 @@ pub trait Cloud: Send + Sync {
     fn launch(&self, spec: &LaunchSpec) -> impl Future<Output = Result<InstanceId, CloudError>> + Send;
 
     /// One instance; none if it does not exist, or does not show yet.
-    fn instance(&self, id: &InstanceId)
-    -> impl Future<Output = Result<Option<InstanceFacts>, CloudError>> + Send;
+    fn instance(
+        &self,
+        id: &InstanceId,
+    ) -> impl Future<Output = Result<Option<InstanceFacts>, CloudError>> + Send;
 
     /// Asks an instance to stop.
     fn stop(&self, id: &InstanceId) -> impl Future<Output = Result<(), CloudError>> + Send;

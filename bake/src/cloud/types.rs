@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $kind:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
@@ -17,6 +17,12 @@ macro_rules! id {
         impl fmt::Display for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str(&self.0)
+            }
+        }
+
+        impl From<$name> for Resource {
+            fn from(id: $name) -> Self {
+                Self::$kind(id)
             }
         }
 
@@ -30,19 +36,23 @@ macro_rules! id {
 
 id!(
     /// `ami-…`
-    ImageId
+    ImageId,
+    Image
 );
 id!(
     /// `i-…`
-    InstanceId
+    InstanceId,
+    Instance
 );
 id!(
     /// `snap-…`
-    SnapshotId
+    SnapshotId,
+    Snapshot
 );
 id!(
     /// `vol-…`
-    VolumeId
+    VolumeId,
+    Volume
 );
 
 /// Something that a bake made and that costs money until it is deleted.

@@ -31,7 +31,12 @@ pub async fn boot_test<C: Cloud, R: Remote>(
     run: &Run<'_, C, R>,
 ) -> Result<Proven, BakeError> {
     run.stage(Stage::BootTest, async {
-        let Untested { facts, manifest_sha256, packages, identity } = untested;
+        let Untested {
+            facts,
+            manifest_sha256,
+            packages,
+            identity,
+        } = untested;
         let spec = plan.machine("boot-test", &facts.id);
         let (instance, _) = launch::start(&spec, "the boot test", run).await?;
         let script = Script {
@@ -44,11 +49,21 @@ pub async fn boot_test<C: Cloud, R: Remote>(
             if let Ok(console) = run.cloud.console(&instance).await {
                 run.save_log(&format!("{instance}-console.log"), &console);
             }
-            return Err(BakeError::BootTest { image: facts.id.to_string(), findings: last_words(&output) });
+            return Err(BakeError::BootTest {
+                image: facts.id.to_string(),
+                findings: last_words(&output),
+            });
         }
         run.release(instance).await?;
         let outcome = format!("{} booted and proved itself", facts.id);
-        Ok((Proven { facts, manifest_sha256, packages }, outcome))
+        Ok((
+            Proven {
+                facts,
+                manifest_sha256,
+                packages,
+            },
+            outcome,
+        ))
     })
     .await
 }

@@ -48,18 +48,23 @@ pub async fn image<C: Cloud, R: Remote>(
             tags,
         };
         let id = run.create("the image", run.cloud.create_image(&spec)).await?;
-        let facts = run.until(&format!("{id} to be available"), IMAGE_DEADLINE, || async {
-            let facts = run.cloud.image(&id).await.map_err(BakeError::cloud(format!("look at {id}")))?;
-            Ok(match facts {
-                Some(facts) if facts.state == ImageState::Available => Seen::Done(facts),
-                Some(facts) if facts.state == ImageState::Failed => {
-                    Seen::Hopeless(facts.reason.unwrap_or("EC2 says that it failed".into()))
-                }
-                Some(_) => Seen::Pending("it is pending".into()),
-                None => Seen::Pending("it does not show yet".into()),
+        let facts = run
+            .until(&format!("{id} to be available"), IMAGE_DEADLINE, || async {
+                let facts = run
+                    .cloud
+                    .image(&id)
+                    .await
+                    .map_err(BakeError::cloud(format!("look at {id}")))?;
+                Ok(match facts {
+                    Some(facts) if facts.state == ImageState::Available => Seen::Done(facts),
+                    Some(facts) if facts.state == ImageState::Failed => {
+                        Seen::Hopeless(facts.reason.unwrap_or("EC2 says that it failed".into()))
+                    }
+                    Some(_) => Seen::Pending("it is pending".into()),
+                    None => Seen::Pending("it does not show yet".into()),
+                })
             })
-        })
-        .await?;
+            .await?;
         run.release(sealed.instance).await?;
         let outcome = format!("{id} is available");
         let untested = Untested {

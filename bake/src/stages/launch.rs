@@ -42,18 +42,25 @@ pub(super) async fn start<C: Cloud, R: Remote>(
     run: &Run<'_, C, R>,
 ) -> Result<(InstanceId, String), BakeError> {
     let instance = run.create(what, run.cloud.launch(spec)).await?;
-    let zone = run.until(&format!("{instance} to run"), RUNNING_DEADLINE, || async {
-        let facts = run.cloud.instance(&instance).await.map_err(BakeError::cloud(format!("look at {instance}")))?;
-        Ok(match facts {
-            None => Seen::Pending("it does not show yet".into()),
-            Some(facts) => match facts.state {
-                InstanceState::Running => Seen::Done(facts.zone),
-                InstanceState::Pending => Seen::Pending("it is pending".into()),
-                state => Seen::Hopeless(facts.reason.unwrap_or(format!("it is {state:?}").to_lowercase())),
-            },
+    let zone = run
+        .until(&format!("{instance} to run"), RUNNING_DEADLINE, || async {
+            let facts = run
+                .cloud
+                .instance(&instance)
+                .await
+                .map_err(BakeError::cloud(format!("look at {instance}")))?;
+            Ok(match facts {
+                None => Seen::Pending("it does not show yet".into()),
+                Some(facts) => match facts.state {
+                    InstanceState::Running => Seen::Done(facts.zone),
+                    InstanceState::Pending => Seen::Pending("it is pending".into()),
+                    state => {
+                        Seen::Hopeless(facts.reason.unwrap_or(format!("it is {state:?}").to_lowercase()))
+                    }
+                },
+            })
         })
-    })
-    .await?;
+        .await?;
     let online = run.until(&format!("{instance} to take commands"), ONLINE_DEADLINE, || async {
         match run.remote.online(&instance).await {
             Ok(true) => return Ok(Seen::Done(())),

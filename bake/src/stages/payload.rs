@@ -76,7 +76,8 @@ pub async fn stage<C: Cloud, R: Remote>(
             .await
             .map_err(BakeError::cloud("look for a payload of this bundle"))?;
         // An image's snapshot carries the bundle's digest too; only a payload's purpose is to be one.
-        let reusable = existing.filter(|found| found.tags.get("cos:payload").is_some_and(|yes| yes == "true"));
+        let reusable =
+            existing.filter(|found| found.tags.get("cos:payload").is_some_and(|yes| yes == "true"));
         let (snapshot, outcome) = match reusable {
             Some(found) => (found.id.clone(), format!("{} is used again", found.id)),
             None => {
@@ -85,7 +86,14 @@ pub async fn stage<C: Cloud, R: Remote>(
                 (snapshot, outcome)
             }
         };
-        Ok((Staged { snapshot, bundle: Arc::clone(&bundle), header }, outcome))
+        Ok((
+            Staged {
+                snapshot,
+                bundle: Arc::clone(&bundle),
+                header,
+            },
+            outcome,
+        ))
     })
     .await
 }
@@ -98,17 +106,34 @@ pub async fn keep<C: Cloud, R: Remote>(staged: &Staged, run: &Run<'_, C, R>) {
         Err(error) => Err(error.to_string()),
     };
     if let Err(reason) = kept {
-        run.events.warn(format!("could not keep the payload {snapshot}: {reason}"));
+        run.events
+            .warn(format!("could not keep the payload {snapshot}: {reason}"));
     }
 }
 
 async fn build(plan: &Plan, ingredients: &Ingredients) -> Result<(Arc<Bundle>, String), BakeError> {
     let bundle = match ingredients {
         Ingredients::Built(bundle) => Arc::clone(bundle),
-        Ingredients::ToBuild { lock, upstream, fetcher, archives, keys, agent, bundles } => {
-            let source = Source { upstream, fetcher, cache: archives, keys };
+        Ingredients::ToBuild {
+            lock,
+            upstream,
+            fetcher,
+            archives,
+            keys,
+            agent,
+            bundles,
+        } => {
+            let source = Source {
+                upstream,
+                fetcher,
+                cache: archives,
+                keys,
+            };
             let prepared = bundle::prepare(&source, lock, plan.arch, agent, bundles).await;
-            Arc::new(prepared.map_err(|source| BakeError::Release { action: "make the bundle", source })?)
+            Arc::new(prepared.map_err(|source| BakeError::Release {
+                action: "make the bundle",
+                source,
+            })?)
         }
     };
     let outcome = format!(
@@ -132,7 +157,10 @@ async fn on_thread<T: Send + 'static>(
     let worked = tokio::task::spawn_blocking(work).await;
     // A panic of ours goes on as one.
     let worked = worked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    worked.map_err(|source| BakeError::Release { action: "read the bundle", source })
+    worked.map_err(|source| BakeError::Release {
+        action: "read the bundle",
+        source,
+    })
 }
 
 async fn upload<C: Cloud, R: Remote>(
@@ -150,7 +178,9 @@ async fn upload<C: Cloud, R: Remote>(
         tags,
         token: format!("{}-payload", plan.bake_id),
     };
-    let snapshot = run.create("the payload snapshot", run.cloud.start_snapshot(&spec)).await?;
+    let snapshot = run
+        .create("the payload snapshot", run.cloud.start_snapshot(&spec))
+        .await?;
     let blocks = payload.blocks();
     let payload = Arc::new(payload);
     let (done, put) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -167,7 +197,9 @@ async fn upload<C: Cloud, R: Remote>(
                     run.cloud
                         .put_block(snapshot, index, block.bytes)
                         .await
-                        .map_err(BakeError::cloud(format!("put block {index} of {blocks} into {snapshot}")))?;
+                        .map_err(BakeError::cloud(format!(
+                            "put block {index} of {blocks} into {snapshot}"
+                        )))?;
                     put.fetch_add(1, Ordering::Relaxed);
                 }
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;
@@ -186,15 +218,23 @@ async fn upload<C: Cloud, R: Remote>(
         .complete_snapshot(&snapshot, changed)
         .await
         .map_err(BakeError::cloud(format!("complete {snapshot}")))?;
-    run.until(&format!("{snapshot} to be completed"), SNAPSHOT_DEADLINE, || async {
-        let facts = run.cloud.snapshot(&snapshot).await.map_err(BakeError::cloud(format!("look at {snapshot}")))?;
-        Ok(match facts.map(|facts| facts.state) {
-            Some(SnapshotState::Completed) => Seen::Done(()),
-            Some(SnapshotState::Failed) => Seen::Hopeless("EC2 says that it failed".into()),
-            Some(SnapshotState::Pending) => Seen::Pending("it is pending".into()),
-            None => Seen::Pending("it does not show yet".into()),
-        })
-    })
+    run.until(
+        &format!("{snapshot} to be completed"),
+        SNAPSHOT_DEADLINE,
+        || async {
+            let facts = run
+                .cloud
+                .snapshot(&snapshot)
+                .await
+                .map_err(BakeError::cloud(format!("look at {snapshot}")))?;
+            Ok(match facts.map(|facts| facts.state) {
+                Some(SnapshotState::Completed) => Seen::Done(()),
+                Some(SnapshotState::Failed) => Seen::Hopeless("EC2 says that it failed".into()),
+                Some(SnapshotState::Pending) => Seen::Pending("it is pending".into()),
+                None => Seen::Pending("it does not show yet".into()),
+            })
+        },
+    )
     .await?;
     Ok(snapshot)
 }

@@ -52,7 +52,14 @@ pub async fn provision<C: Cloud, R: Remote>(
         let packages = packages(&output.stdout);
         let outcome = format!("{} files installed", staged.bundle.manifest.files.len());
         let manifest_sha256 = staged.bundle.manifest_sha256.to_string();
-        Ok((Provisioned { builder, manifest_sha256, packages }, outcome))
+        Ok((
+            Provisioned {
+                builder,
+                manifest_sha256,
+                packages,
+            },
+            outcome,
+        ))
     })
     .await
 }
@@ -69,9 +76,15 @@ async fn attach_payload<C: Cloud, R: Remote>(
         tags: plan.tags_for("payload"),
         token: format!("{}-volume", plan.bake_id),
     };
-    let volume = run.create("the payload volume", run.cloud.create_volume(&spec)).await?;
+    let volume = run
+        .create("the payload volume", run.cloud.create_volume(&spec))
+        .await?;
     run.until(&format!("{volume} to be available"), VOLUME_DEADLINE, || async {
-        let facts = run.cloud.volume(&volume).await.map_err(BakeError::cloud(format!("look at {volume}")))?;
+        let facts = run
+            .cloud
+            .volume(&volume)
+            .await
+            .map_err(BakeError::cloud(format!("look at {volume}")))?;
         Ok(match facts.map(|facts| facts.state) {
             Some(VolumeState::Available) => Seen::Done(()),
             Some(VolumeState::Failed) => Seen::Hopeless("EC2 says that it failed".into()),
@@ -139,9 +152,10 @@ pub(super) fn succeeded(
 ) -> Result<ScriptOutput, BakeError> {
     match output.status {
         Some(0) => Ok(output),
-        Some(VERIFICATION_FAILED) => {
-            Err(BakeError::Verification { place: instance.to_string(), findings: last_words(&output) })
-        }
+        Some(VERIFICATION_FAILED) => Err(BakeError::Verification {
+            place: instance.to_string(),
+            findings: last_words(&output),
+        }),
         Some(status) => Err(BakeError::Step {
             step: step.to_owned(),
             instance: instance.to_string(),
@@ -157,7 +171,11 @@ pub(super) fn succeeded(
 
 /// The end of what a command said, on standard error if it said anything there.
 pub(super) fn last_words(output: &ScriptOutput) -> String {
-    let said = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
+    let said = if output.stderr.trim().is_empty() {
+        &output.stdout
+    } else {
+        &output.stderr
+    };
     let lines: Vec<&str> = said.trim().lines().collect();
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
@@ -166,5 +184,9 @@ pub(super) fn last_words(output: &ScriptOutput) -> String {
 fn packages(report: &str) -> Vec<String> {
     let report: serde_json::Value = serde_json::from_str(report.trim()).unwrap_or_default();
     let packages = report.get("packages").and_then(serde_json::Value::as_array);
-    packages.into_iter().flatten().filter_map(|package| package.as_str().map(str::to_owned)).collect()
+    packages
+        .into_iter()
+        .flatten()
+        .filter_map(|package| package.as_str().map(str::to_owned))
+        .collect()
 }

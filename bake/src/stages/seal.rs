@@ -45,10 +45,16 @@ pub async fn seal<C: Cloud, R: Remote>(verified: Verified, run: &Run<'_, C, R>) 
             instance: instance.to_string(),
             message: "its report is not the JSON that it must be".into(),
         })?;
-        run.cloud.stop(&instance).await.map_err(BakeError::cloud(format!("stop {instance}")))?;
+        run.cloud
+            .stop(&instance)
+            .await
+            .map_err(BakeError::cloud(format!("stop {instance}")))?;
         run.until(&format!("{instance} to stop"), STOP_DEADLINE, || async {
-            let facts =
-                run.cloud.instance(&instance).await.map_err(BakeError::cloud(format!("look at {instance}")))?;
+            let facts = run
+                .cloud
+                .instance(&instance)
+                .await
+                .map_err(BakeError::cloud(format!("look at {instance}")))?;
             Ok(match facts.as_ref().map(|facts| facts.state) {
                 Some(InstanceState::Stopped) => Seen::Done(()),
                 Some(InstanceState::Terminated) | None => Seen::Hopeless("it was terminated".into()),

@@ -47,7 +47,11 @@ pub(crate) fn lock() -> Lock {
         url: "https://example.com/archive".into(),
         sha256: Digest::of(product.name().as_bytes()),
         size: 1,
-        trust: if product.is_signed() { Trust::Signed } else { Trust::FirstUse },
+        trust: if product.is_signed() {
+            Trust::Signed
+        } else {
+            Trust::FirstUse
+        },
         signed_by: product.is_signed().then(|| "00".into()),
         signing_key: None,
     }))

@@ -53,7 +53,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let beside = |name: &str| -> anyhow::Result<PathBuf> { Ok(std::env::current_exe()?.with_file_name(name)) };
+    let beside =
+        |name: &str| -> anyhow::Result<PathBuf> { Ok(std::env::current_exe()?.with_file_name(name)) };
     let cos_bake = match &arguments.cos_bake {
         Some(path) => path.clone(),
         None => beside("cos-bake")?,

@@ -36,9 +36,18 @@ const ANSWER_DEADLINE: Duration = Duration::from_mins(3);
 
 /// The roles of the demo's nodes with their user-data, as a user would write them.
 const NODES: [(&str, &str); 3] = [
-    ("consul-server", include_str!("../../../templates/user-data/consul-server.yaml")),
-    ("nomad-server", include_str!("../../../templates/user-data/nomad-server.yaml")),
-    ("nomad-client", include_str!("../../../templates/user-data/nomad-client.yaml")),
+    (
+        "consul-server",
+        include_str!("../../../templates/user-data/consul-server.yaml"),
+    ),
+    (
+        "nomad-server",
+        include_str!("../../../templates/user-data/nomad-server.yaml"),
+    ),
+    (
+        "nomad-client",
+        include_str!("../../../templates/user-data/nomad-client.yaml"),
+    ),
 ];
 
 const JOB: &str = include_str!("../../../templates/jobs/hello.nomad.hcl");
@@ -56,15 +65,26 @@ pub async fn main_job(cos_bake: &Path, base: &str, keep: bool) -> Result<()> {
         endpoint.starts_with("http://127.0.0.1:"),
         "AWS_ENDPOINT_URL is `{endpoint}`, which is no sandbox: the demo never runs against a real account"
     );
-    let cloud = AwsCloud::connect(None).await.context("could not connect to the sandbox")?;
+    let cloud = AwsCloud::connect(None)
+        .await
+        .context("could not connect to the sandbox")?;
     let remote = SsmRemote::new(&cloud);
     let mut steps = Steps::default();
     let mut made = Vec::new();
     let cancel = cancelled_by_signals()?;
-    let done = match steps.step(&format!("cos-bake ami --base {base}"), bake(cos_bake, base, &cancel)).await {
+    let done = match steps
+        .step(
+            &format!("cos-bake ami --base {base}"),
+            bake(cos_bake, base, &cancel),
+        )
+        .await
+    {
         Ok(manifest) => {
             let cluster = cluster(&cloud, &remote, &manifest, &mut steps, &mut made);
-            cancel.run_until_cancelled(cluster).await.unwrap_or_else(|| Err(anyhow::anyhow!("interrupted")))
+            cancel
+                .run_until_cancelled(cluster)
+                .await
+                .unwrap_or_else(|| Err(anyhow::anyhow!("interrupted")))
         }
         Err(error) => Err(error),
     };
@@ -103,17 +123,26 @@ async fn cluster(
     made.push(Resource::Image(image.clone()));
     for phase in manifest["phases"].as_array().into_iter().flatten() {
         let seconds = phase["seconds"].as_f64().unwrap_or_default();
-        steps.row(format!("  {}", phase["stage"].as_str().unwrap_or_default()), format!("{seconds:.1} s"));
+        steps.row(
+            format!("  {}", phase["stage"].as_str().unwrap_or_default()),
+            format!("{seconds:.1} s"),
+        );
     }
 
     let nodes = steps.step("launch", launch(cloud, &image, made)).await?;
     steps.step("cluster", join_cluster(remote, &nodes)).await?;
-    let [consul_server, nomad_server, nomad_client] = &nodes[..] else { bail!("three nodes were launched") };
-    let members = steps.step("members", members(remote, consul_server, nomad_server)).await?;
+    let [consul_server, nomad_server, nomad_client] = &nodes[..] else {
+        bail!("three nodes were launched")
+    };
+    let members = steps
+        .step("members", members(remote, consul_server, nomad_server))
+        .await?;
     for member in members {
         steps.row("  member", member);
     }
-    steps.step("job", run_job(remote, nomad_server, nomad_client)).await?;
+    steps
+        .step("job", run_job(remote, nomad_server, nomad_client))
+        .await?;
     let answer = steps.step("answer", ask(remote, consul_server)).await?;
     steps.row("  http", answer);
     Ok(())
@@ -129,7 +158,10 @@ async fn bake(cos_bake: &Path, base: &str, cancel: &CancellationToken) -> Result
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("could not start {}", cos_bake.display()))?;
-    let process = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let process = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .map(Pid::from_raw);
     let mut baking = std::pin::pin!(child.wait_with_output());
     let output = tokio::select! {
         output = &mut baking => output,
@@ -140,17 +172,12 @@ async fn bake(cos_bake: &Path, base: &str, cancel: &CancellationToken) -> Result
     }
     .context("cos-bake cannot be waited for")?;
     ensure!(output.status.success(), "cos-bake ended with {}", output.status);
-    let manifest: Value =
-        serde_json::from_slice(&output.stdout).context("cos-bake printed no manifest")?;
+    let manifest: Value = serde_json::from_slice(&output.stdout).context("cos-bake printed no manifest")?;
     let outcome = format!("{}, {}", manifest["image"], manifest["base"]["description"]);
     Ok((manifest, outcome.replace('"', "")))
 }
 
-async fn launch(
-    cloud: &AwsCloud,
-    image: &ImageId,
-    made: &mut Vec<Resource>,
-) -> Result<(Vec<Node>, String)> {
+async fn launch(cloud: &AwsCloud, image: &ImageId, made: &mut Vec<Resource>) -> Result<(Vec<Node>, String)> {
     let mut nodes = Vec::new();
     for (role, user_data) in NODES {
         // One server of each kind is enough for a demo; a real cluster has three.
@@ -174,12 +201,18 @@ async fn launch(
             tags,
             token: uuid::Uuid::new_v4().to_string(),
         };
-        let instance = cloud.launch(&spec).await.with_context(|| format!("could not launch the {role}"))?;
+        let instance = cloud
+            .launch(&spec)
+            .await
+            .with_context(|| format!("could not launch the {role}"))?;
         talk(&format!("    {role} is {instance}"));
         made.push(Resource::Instance(instance.clone()));
         nodes.push(Node { role, instance });
     }
-    Ok((nodes, "one consul-server, one nomad-server, one nomad-client".to_owned()))
+    Ok((
+        nodes,
+        "one consul-server, one nomad-server, one nomad-client".to_owned(),
+    ))
 }
 
 /// Every node proves itself with its own agent.
@@ -199,7 +232,12 @@ async fn join_cluster(remote: &SsmRemote, nodes: &[Node]) -> Result<((), String)
 async fn online(remote: &SsmRemote, node: &Node) -> Result<()> {
     let end = Instant::now() + ONLINE_DEADLINE;
     while !remote.online(&node.instance).await? {
-        ensure!(Instant::now() < end, "{} {} takes no commands", node.role, node.instance);
+        ensure!(
+            Instant::now() < end,
+            "{} {} takes no commands",
+            node.role,
+            node.instance
+        );
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Ok(())
@@ -210,15 +248,43 @@ async fn members(
     consul_server: &Node,
     nomad_server: &Node,
 ) -> Result<(Vec<String>, String)> {
-    let consul = run(remote, consul_server, "consul members", "consul members", HEALTH_DEADLINE).await?;
-    let nomad = run(remote, nomad_server, "nomad nodes", "nomad node status", HEALTH_DEADLINE).await?;
-    let servers =
-        run(remote, nomad_server, "nomad members", "nomad server members", HEALTH_DEADLINE).await?;
+    let consul = run(
+        remote,
+        consul_server,
+        "consul members",
+        "consul members",
+        HEALTH_DEADLINE,
+    )
+    .await?;
+    let nomad = run(
+        remote,
+        nomad_server,
+        "nomad nodes",
+        "nomad node status",
+        HEALTH_DEADLINE,
+    )
+    .await?;
+    let servers = run(
+        remote,
+        nomad_server,
+        "nomad members",
+        "nomad server members",
+        HEALTH_DEADLINE,
+    )
+    .await?;
     let rows = |listing: &str| listing.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     let (consul, nomad, servers) = (rows(&consul), rows(&nomad), rows(&servers));
-    ensure!(consul.len() == NODES.len(), "Consul has {} members, not {}", consul.len(), NODES.len());
+    ensure!(
+        consul.len() == NODES.len(),
+        "Consul has {} members, not {}",
+        consul.len(),
+        NODES.len()
+    );
     ensure!(servers.len() == 1, "Nomad has {} servers, not 1", servers.len());
-    ensure!(nomad.len() == 1 && nomad[0].contains("ready"), "the Nomad client is not ready: {nomad:?}");
+    ensure!(
+        nomad.len() == 1 && nomad[0].contains("ready"),
+        "the Nomad client is not ready: {nomad:?}"
+    );
     let outcome = format!("{} in Consul, {} client in Nomad", consul.len(), nomad.len());
     Ok((consul.into_iter().chain(servers).chain(nomad).collect(), outcome))
 }
@@ -230,7 +296,9 @@ async fn run_job(remote: &SsmRemote, nomad_server: &Node, nomad_client: &Node) -
         ls -d usr/bin/python3* usr/lib/python3* usr/lib/*-linux-gnu usr/lib64 lib lib64 2>/dev/null > /tmp/image.list\n\
         tar -c -T /tmp/image.list --exclude='*.pyc' --exclude=lib/modules | docker import - cos-hello:1";
     run(remote, nomad_client, "import the image", import, ANSWER_DEADLINE).await?;
-    let submit = format!("set -eu\ncat > /tmp/hello.nomad.hcl <<'JOB'\n{JOB}\nJOB\nnomad job run /tmp/hello.nomad.hcl");
+    let submit = format!(
+        "set -eu\ncat > /tmp/hello.nomad.hcl <<'JOB'\n{JOB}\nJOB\nnomad job run /tmp/hello.nomad.hcl"
+    );
     run(remote, nomad_server, "run the job", &submit, ANSWER_DEADLINE).await?;
     Ok(((), "hello is deployed".to_owned()))
 }
@@ -243,7 +311,9 @@ async fn ask(remote: &SsmRemote, consul_server: &Node) -> Result<(String, String
         let listing = run(remote, consul_server, "find the service", script, HEALTH_DEADLINE).await?;
         let services: Value = serde_json::from_str(&listing).context("Consul answered no JSON")?;
         if let Some(service) = services.get(0).map(|found| &found["Service"]) {
-            let address = service["Address"].as_str().context("the service has no address")?;
+            let address = service["Address"]
+                .as_str()
+                .context("the service has no address")?;
             let url = format!("http://{address}:{}/", service["Port"]);
             let script = format!("curl -fsS {url}");
             let answer = run(remote, consul_server, "ask the service", &script, HEALTH_DEADLINE).await?;
@@ -259,14 +329,12 @@ async fn ask(remote: &SsmRemote, consul_server: &Node) -> Result<(String, String
 }
 
 /// Runs a script on a node; any status but 0 is an error with its words.
-async fn run(
-    remote: &SsmRemote,
-    node: &Node,
-    name: &str,
-    text: &str,
-    deadline: Duration,
-) -> Result<String> {
-    let script = Script { name: name.to_owned(), text: text.to_owned(), deadline };
+async fn run(remote: &SsmRemote, node: &Node, name: &str, text: &str, deadline: Duration) -> Result<String> {
+    let script = Script {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        deadline,
+    };
     let output = remote.run(&node.instance, &script).await?;
     ensure!(
         output.status == Some(0),
@@ -287,7 +355,11 @@ async fn take_down(cloud: &AwsCloud, cos_bake: &Path, made: &[Resource]) -> Resu
             failures.push(format!("{resource}: {error}"));
         }
     }
-    let swept = Command::new(cos_bake).arg("sweep").stdout(Stdio::null()).status().await?;
+    let swept = Command::new(cos_bake)
+        .arg("sweep")
+        .stdout(Stdio::null())
+        .status()
+        .await?;
     if !swept.success() {
         failures.push(format!("cos-bake sweep ended with {swept}"));
     }
@@ -299,16 +371,28 @@ async fn take_down(cloud: &AwsCloud, cos_bake: &Path, made: &[Resource]) -> Resu
 async fn reach(made: &[Resource]) {
     let control = std::env::var("COS_SANDBOX").unwrap_or_default();
     let client = reqwest::Client::new();
-    let instances = made.iter().filter(|resource| matches!(resource, Resource::Instance(_)));
+    let instances = made
+        .iter()
+        .filter(|resource| matches!(resource, Resource::Instance(_)));
     for ((role, _), resource) in NODES.iter().zip(instances) {
-        let (what, port) = if *role == "consul-server" { ("Consul", 8500) } else { ("Nomad", 4646) };
-        let wanted = serde_json::json!({"instance": resource.id(), "port": port});
-        let answer = client.post(format!("{control}/forward")).json(&wanted).send().await;
-        let address = match answer {
-            Ok(answer) => answer.json::<Value>().await.unwrap_or_default(),
-            Err(_) => Value::Null,
+        let (what, port) = if *role == "consul-server" {
+            ("Consul", 8500)
+        } else {
+            ("Nomad", 4646)
         };
-        let address = address["address"].as_str().unwrap_or("not reachable").to_owned();
-        talk(&format!("{what} on the {role} ({}): http://{address}/ui", resource.id()));
+        let wanted = serde_json::json!({"instance": resource.id(), "port": port}).to_string();
+        let request = client
+            .post(format!("{control}/forward"))
+            .header("content-type", "application/json");
+        let answer = match request.body(wanted).send().await {
+            Ok(answer) => answer.text().await.unwrap_or_default(),
+            Err(_) => String::new(),
+        };
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+        let address = answer["address"].as_str().unwrap_or("not reachable").to_owned();
+        talk(&format!(
+            "{what} on the {role} ({}): http://{address}/ui",
+            resource.id()
+        ));
     }
 }

@@ -102,7 +102,9 @@ async fn leftovers(tools: &Tools) -> Result<u64> {
         .context("cos-sandbox could not be started")?;
     let listing: Value =
         serde_json::from_slice(&output.stdout).context("cos-sandbox list printed no JSON")?;
-    let count = listing["leftovers"].as_u64().context("the listing has no count of leftovers")?;
+    let count = listing["leftovers"]
+        .as_u64()
+        .context("the listing has no count of leftovers")?;
     if count > 0 {
         talk(&format!("left in the sandbox: {listing:#}"));
     }

@@ -36,7 +36,12 @@ impl Steps {
 
     /// The table, on standard output.
     pub fn print(&self) {
-        let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        let width = self
+            .rows
+            .iter()
+            .map(|(name, _)| name.len())
+            .max()
+            .unwrap_or_default();
         let mut out = std::io::stdout().lock();
         for (name, value) in &self.rows {
             // A reader that went away is no failure.

@@ -77,6 +77,8 @@ impl Session {
             ("AWS_SECRET_ACCESS_KEY", "cos-sandbox".to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
             ("COS_SANDBOX", self.control()),
+            // As in an account: without a role the SSM agent of a machine never comes online.
+            ("COS_INSTANCE_PROFILE", "cos-builder".to_owned()),
         ];
         if let Some(mirror) = &self.mirror {
             exports.push(("COS_MIRROR", format!("{}/mirror", self.control())));
