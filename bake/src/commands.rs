@@ -34,15 +34,15 @@ pub async fn ami(arguments: BakeArguments, cancel: CancellationToken) -> Result<
     let releases = Releases::open(&arguments.releases, &events)?;
     let recipe = recipe(&arguments);
     recipe.check()?;
-    let agent =
-        bundle::agent_binary(recipe.arch, arguments.agent.as_deref()).map_err(failed("find cos-agent"))?;
-    if let Some(notice) = agent.notice() {
-        events.note(notice);
-    }
     let (cloud, plan, lock) =
         interruptible(&cancel, planned(&arguments, &recipe, &releases, &events)).await?;
     for warning in &plan.warnings {
         events.warn(warning.clone());
+    }
+    let agent =
+        bundle::agent_binary(recipe.arch, arguments.agent.as_deref()).map_err(failed("find cos-agent"))?;
+    if let Some(notice) = agent.notice() {
+        events.note(notice);
     }
     let ledger = Ledger::begin(&ledgers, begin(&plan))?;
     let remote = SsmRemote::new(&cloud);

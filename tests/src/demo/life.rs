@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -11,6 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Steps;
 use super::steps::talk;
+
+/// Longest time that machines get to shut down after they were told to.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(150);
 
 /// Where the demo's tools are.
 #[derive(Debug, Clone)]
@@ -30,7 +34,11 @@ pub async fn run(tools: &Tools, inside: &[String], keep: bool) -> Result<()> {
     let environment = steps.step("sandbox up", up(tools)).await?;
     let told = main_job(&environment, inside).await;
     // What is left is read before the sandbox goes: its own listing is the judge.
-    let left = if keep { Ok(0) } else { leftovers(tools).await };
+    let left = if keep {
+        Ok(0)
+    } else {
+        steps.step("leftovers", leftovers(tools)).await
+    };
     if keep && told.is_ok() {
         talk("the cluster is up; `./dev down` ends it. In this shell:");
         for (name, value) in &environment {
@@ -41,7 +49,6 @@ pub async fn run(tools: &Tools, inside: &[String], keep: bool) -> Result<()> {
     }
     told?;
     let left = left?;
-    steps.row("leftovers", left);
     steps.print();
     if left > 0 {
         bail!("{left} things are left in the sandbox");
@@ -91,7 +98,23 @@ async fn down(tools: &Tools) -> Result<((), String)> {
     Ok(((), "all machines, namespaces and mounts are gone".to_owned()))
 }
 
-async fn leftovers(tools: &Tools) -> Result<u64> {
+/// How many things the sandbox's own listing still holds, once machines that shut down have had their time.
+async fn leftovers(tools: &Tools) -> Result<(u64, String)> {
+    let end = Instant::now() + SHUTDOWN_DEADLINE;
+    loop {
+        let (count, listing) = listing(tools).await?;
+        if count > 0 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            continue;
+        }
+        if count > 0 {
+            talk(&format!("left in the sandbox: {listing:#}"));
+        }
+        return Ok((count, format!("{count} by the sandbox's own listing")));
+    }
+}
+
+async fn listing(tools: &Tools) -> Result<(u64, Value)> {
     let output = Command::new(&tools.sandbox)
         .arg("list")
         .arg("--json")
@@ -105,10 +128,7 @@ async fn leftovers(tools: &Tools) -> Result<u64> {
     let count = listing["leftovers"]
         .as_u64()
         .context("the listing has no count of leftovers")?;
-    if count > 0 {
-        talk(&format!("left in the sandbox: {listing:#}"));
-    }
-    Ok(count)
+    Ok((count, listing))
 }
 
 /// Runs the main job as a process of its own, for its environment names the sandbox. An interrupt is handed on, and

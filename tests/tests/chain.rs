@@ -1,0 +1,267 @@
+//! The whole chain on real machines: bake, boot test, cluster, job; a block of the payload that changes on its way; a
+//! bake that is killed; a base without a packet filter. Needs root, and what `./dev test` names.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+/// What the suite needs from outside, which `./dev test` names.
+struct Parts {
+    python: PathBuf,
+    mirror: PathBuf,
+    bin: PathBuf,
+    cache: PathBuf,
+}
+
+impl Parts {
+    /// None, loudly, where something is missing outside CI.
+    fn find(test: &str) -> Option<Self> {
+        let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
+        let found = (
+            named("COS_TESTS_PYTHON"),
+            named("COS_TESTS_MIRROR"),
+            named("COS_TESTS_BIN"),
+            named("COS_TESTS_CACHE"),
+        );
+        let (Some(python), Some(mirror), Some(bin), Some(cache)) = found else {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "COS_TESTS_… are not set: run ./dev test"
+            );
+            eprintln!(
+                "SKIPPED {test}: COS_TESTS_PYTHON, _MIRROR, _BIN and _CACHE are not set; ./dev test sets them"
+            );
+            return None;
+        };
+        Some(Self {
+            python,
+            mirror,
+            bin,
+            cache,
+        })
+    }
+
+    fn up(&self, state: &Path) -> Vec<String> {
+        let pairs = [
+            ("--mirror", &self.mirror),
+            ("--python", &self.python),
+            ("--cache", &self.cache),
+            ("--state", &state.to_owned()),
+        ];
+        pairs
+            .into_iter()
+            .flat_map(|(name, path)| [name.to_owned(), path.display().to_string()])
+            .collect()
+    }
+}
+
+/// A sandbox with real machines that ends with the test, also when the test fails.
+struct Sandbox {
+    parts: Parts,
+    folder: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+}
+
+impl Sandbox {
+    async fn up(parts: Parts, name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(parts.bin.join("cos-sandbox"));
+        command
+            .args(["up", "--detach", "--name", name])
+            .args(parts.up(&folder.path().join("state")));
+        let output = command.stderr(Stdio::inherit()).output().await.unwrap();
+        assert!(output.status.success(), "the sandbox did not start");
+        let exports = String::from_utf8(output.stdout).unwrap();
+        let environment = exports.lines().filter_map(|line| {
+            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+            Some((name.to_owned(), value.trim_matches('\'').to_owned()))
+        });
+        let environment = environment.collect();
+        let sandbox = Self {
+            parts,
+            folder,
+            environment,
+        };
+        std::fs::write(sandbox.folder.path().join("name"), name).unwrap();
+        sandbox
+    }
+
+    fn control(&self, command: &str) -> std::process::Command {
+        let name = std::fs::read_to_string(self.folder.path().join("name")).unwrap();
+        let mut control = std::process::Command::new(self.parts.bin.join("cos-sandbox"));
+        control
+            .arg(command)
+            .args(["--name", &name, "--state"])
+            .arg(self.folder.path().join("state"));
+        control
+    }
+
+    fn cos_bake(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.parts.bin.join("cos-bake"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.folder.path())
+            .env("COS_CACHE", self.parts.cache.join("cos-bake"))
+            .envs(self.environment.clone())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs `cos-bake`, with its talk on this test's own; `seen` gets each line and the process.
+    async fn watched(&self, arguments: &[&str], mut seen: impl FnMut(&str, Pid)) -> (Output, String) {
+        let mut child = self.cos_bake(arguments).spawn().unwrap();
+        let process = Pid::from_raw(child.id().unwrap().try_into().unwrap());
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut talk = String::new();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            eprintln!("    {line}");
+            talk.push_str(&line);
+            talk.push('\n');
+            seen(&line, process);
+        }
+        (child.wait_with_output().await.unwrap(), talk)
+    }
+
+    /// What the sandbox's own listing holds.
+    fn listing(&self) -> Value {
+        let output = self.control("list").arg("--json").output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Nothing is left, once machines that shut down have had their time.
+    async fn assert_nothing_left(&self) {
+        for _ in 0..150 {
+            if self.listing()["leftovers"] == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        panic!("{:#}", self.listing());
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let ended = self.control("down").status();
+        assert!(
+            std::thread::panicking() || ended.is_ok_and(|status| status.success()),
+            "the sandbox did not end"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_demo_runs_to_its_end() {
+    let Some(parts) = Parts::find("the_demo_runs_to_its_end") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(parts.bin.join("cos-demo"))
+        .args(parts.up(&folder.path().join("state")))
+        .env("COS_CACHE", parts.cache.join("cos-bake"))
+        .env("COS_LEDGER", folder.path().join("ledger"))
+        .stderr(Stdio::inherit())
+        .output()
+        .await
+        .unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    eprintln!("{table}");
+    assert!(output.status.success());
+    for row in [
+        "hello from public-services",
+        "0 by the sandbox's own listing",
+        "stand-in",
+        "boot-test",
+    ] {
+        assert!(table.contains(row), "`{row}` is not in the table");
+    }
+}
+
+#[tokio::test]
+async fn bakes_that_go_wrong_on_real_machines_leave_nothing_and_al2023_gets_its_packet_filter() {
+    let Some(parts) = Parts::find("bakes_that_go_wrong") else {
+        return;
+    };
+    let sandbox = Sandbox::up(parts, "chain").await;
+
+    eprintln!("==> one block of the payload changes between upload and builder");
+    let disks = sandbox.folder.path().join("state/chain/disks");
+    let ami = ["ami", "--base", "al2", "--json"];
+    let (output, talk) = sandbox
+        .watched(&ami, |line, _| {
+            if line.contains("payload    done") {
+                flip_payload(&disks);
+            }
+        })
+        .await;
+    assert_eq!(output.status.code(), Some(4), "{talk}");
+    let digests = talk
+        .split(|c: char| !c.is_ascii_hexdigit())
+        .filter(|word| word.len() == 64)
+        .count();
+    assert!(digests >= 2, "both digests are named:\n{talk}");
+    sandbox.assert_nothing_left().await;
+
+    eprintln!("==> killed while the agent installs, then swept");
+    let (output, talk) = sandbox
+        .watched(&ami, |line, process| {
+            if line.contains("provision  started") {
+                kill(process, Signal::SIGKILL).unwrap();
+            }
+        })
+        .await;
+    assert_eq!(output.status.code(), None, "{talk}");
+    let swept = sandbox.cos_bake(&["sweep"]).output().await.unwrap();
+    let told = String::from_utf8_lossy(&swept.stdout);
+    assert!(swept.status.success() && told.contains("instance i-"), "{told}");
+    sandbox.assert_nothing_left().await;
+
+    eprintln!("==> a base without a packet filter gets one from its own repositories");
+    let (output, talk) = sandbox
+        .watched(&["ami", "--base", "al2023", "--json"], |_, _| {})
+        .await;
+    assert!(output.status.success(), "{talk}");
+    let manifest: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = manifest["packages"].as_array().unwrap();
+    assert!(
+        packages
+            .iter()
+            .any(|package| package.as_str().unwrap().contains("iptables")),
+        "{manifest:#}"
+    );
+}
+
+/// Flips a bit in the middle of the payload's disk: the only snapshot that no base has, found by its magic.
+fn flip_payload(disks: &Path) {
+    use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+    for entry in std::fs::read_dir(disks).unwrap() {
+        let path = entry.unwrap().path();
+        let mut file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let mut magic = [0; 13];
+        let payload = file.read_exact(&mut magic).is_ok() && &magic == b"COS-PAYLOAD-1";
+        if payload {
+            let mut byte = [0];
+            file.seek(SeekFrom::Start(60_000_000)).unwrap();
+            file.read_exact(&mut byte).unwrap();
+            file.seek(SeekFrom::Start(60_000_000)).unwrap();
+            file.write_all(&[byte[0] ^ 1]).unwrap();
+            return;
+        }
+    }
+    panic!("no disk in {} is a payload", disks.display());
+}
