@@ -2,6 +2,7 @@
 //! Touches everything through the modules that own it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -23,7 +24,7 @@ use crate::release::signature::TrustedKeys;
 use crate::release::{Arch, ArchiveCache, FetchEvent, Fetcher, Product, ReleaseError, Upstream};
 use crate::remote::ssm::SsmRemote;
 use crate::run::Run;
-use crate::stages::payload::Ingredients;
+use crate::stages::payload::{Ingredients, ToBuild};
 use crate::sweep;
 
 /// `cos-bake ami`.
@@ -34,8 +35,11 @@ pub async fn ami(arguments: BakeArguments, cancel: CancellationToken) -> Result<
     let releases = Releases::open(&arguments.releases, &events)?;
     let recipe = recipe(&arguments);
     recipe.check()?;
-    let (cloud, plan, lock) =
-        interruptible(&cancel, planned(&arguments, &recipe, &releases, &events)).await?;
+    let (cloud, plan, lock) = interruptible(
+        &cancel,
+        Box::pin(planned(&arguments, &recipe, &releases, &events)),
+    )
+    .await?;
     for warning in &plan.warnings {
         events.warn(warning.clone());
     }
@@ -49,7 +53,7 @@ pub async fn ami(arguments: BakeArguments, cancel: CancellationToken) -> Result<
     let logs = ledgers.join(format!("{}.logs", plan.bake_id));
     // A stage that fails cancels the others through a token of the bake's own.
     let run = Run::new(&cloud, &remote, events, cancel.child_token(), ledger, logs);
-    let ingredients = Ingredients::ToBuild {
+    let ingredients = Ingredients::ToBuild(Box::new(ToBuild {
         lock,
         upstream: releases.upstream,
         fetcher: releases.fetcher,
@@ -57,8 +61,8 @@ pub async fn ami(arguments: BakeArguments, cancel: CancellationToken) -> Result<
         keys: releases.keys,
         agent,
         bundles: releases.cache.join("bundles"),
-    };
-    let manifest = pipeline::bake(&plan, &ingredients, &run).await?;
+    }));
+    let manifest = Box::pin(pipeline::bake(&plan, &ingredients, &run)).await?;
     if json {
         display::data(&to_json(&manifest));
     } else {
@@ -76,7 +80,11 @@ pub async fn plan(arguments: BakeArguments, cancel: CancellationToken) -> Result
     let releases = Releases::open(&arguments.releases, &events)?;
     let recipe = recipe(&arguments);
     recipe.check()?;
-    let (_, plan, _) = interruptible(&cancel, planned(&arguments, &recipe, &releases, &events)).await?;
+    let (_, plan, _) = interruptible(
+        &cancel,
+        Box::pin(planned(&arguments, &recipe, &releases, &events)),
+    )
+    .await?;
     if arguments.json {
         display::data(&to_json(&plan));
         return Ok(());
@@ -125,10 +133,11 @@ pub async fn lock(arguments: LockArguments, cancel: CancellationToken) -> Result
         } else {
             "trusted on first use"
         };
-        table.push_str(&format!(
-            "{:<8} {:<12} {:<7} {} {trust}\n",
+        let _ = writeln!(
+            table,
+            "{:<8} {:<12} {:<7} {} {trust}",
             archive.component, archive.version, archive.arch, archive.sha256
-        ));
+        );
     }
     display::data(&table);
     events.note(format!("wrote {}", path.display()));
@@ -152,9 +161,9 @@ pub async fn sweep(arguments: SweepArguments, cancel: CancellationToken) -> Resu
     .await?;
     let mut table = String::new();
     for bake in &remains {
-        table.push_str(&format!("{}: {}\n", bake.bake_id, bake.reason));
+        let _ = writeln!(table, "{}: {}", bake.bake_id, bake.reason);
         for resource in &bake.resources {
-            table.push_str(&format!("  {resource}\n"));
+            let _ = writeln!(table, "  {resource}");
         }
     }
     if arguments.json {

@@ -2,7 +2,8 @@
 //! Touches standard output and standard error; nothing else in the crate may.
 
 use std::error::Error as _;
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -84,11 +85,11 @@ pub fn failure(error: &BakeError) {
     let mut text = format!("error: {error}\n");
     let mut cause = error.source();
     while let Some(source) = cause {
-        text.push_str(&format!("  because: {source}\n"));
+        let _ = writeln!(text, "  because: {source}");
         cause = source.source();
     }
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("hint: {hint}\n"));
+        let _ = writeln!(text, "hint: {hint}");
     }
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -232,7 +232,7 @@ impl Record {
                 Entry::Intent { .. } => {}
                 Entry::Created { resource } => live.push(resource),
                 Entry::Released { resource } | Entry::HandedOver { resource, .. } => {
-                    live.retain(|other| *other != resource)
+                    live.retain(|other| *other != resource);
                 }
                 Entry::Kept { resource } => {
                     live.retain(|other| *other != resource);

@@ -58,7 +58,7 @@ async fn side_by_side<C: Cloud, R: Remote>(
     match (staged, builder) {
         (Ok(staged), Ok(builder)) => Ok((staged, builder)),
         // The one that failed first cancelled the other: its reason is the reason.
-        (Err(BakeError::Interrupted), Err(error)) | (Err(error), _) | (_, Err(error)) => Err(error),
+        (Err(BakeError::Interrupted) | Ok(_), Err(error)) | (Err(error), _) => Err(error),
     }
 }
 

@@ -1,6 +1,9 @@
 //! Fault loops over a whole bake on the fakes: fail at every call, lose the reply of every call, kill at every call,
 //! cancel at every call. One loop covers every way out, also of stages that are not written yet.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::large_futures, reason = "a test's future may live on its stack")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;

@@ -1,7 +1,12 @@
 //! The whole chain on real machines: bake, boot test, cluster, job; a block of the payload that changes on its way; a
 //! bake that is killed; a base without a packet filter. Needs root, and what `./dev test` names.
 
-use std::path::{Path, PathBuf};
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stderr, reason = "a test that takes minutes says where it is")]
+
+mod support;
+
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -10,55 +15,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-/// What the suite needs from outside, which `./dev test` names.
-struct Parts {
-    python: PathBuf,
-    mirror: PathBuf,
-    bin: PathBuf,
-    cache: PathBuf,
-}
-
-impl Parts {
-    /// None, loudly, where something is missing outside CI.
-    fn find(test: &str) -> Option<Self> {
-        let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
-        let found = (
-            named("COS_TESTS_PYTHON"),
-            named("COS_TESTS_MIRROR"),
-            named("COS_TESTS_BIN"),
-            named("COS_TESTS_CACHE"),
-        );
-        let (Some(python), Some(mirror), Some(bin), Some(cache)) = found else {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "COS_TESTS_… are not set: run ./dev test"
-            );
-            eprintln!(
-                "SKIPPED {test}: COS_TESTS_PYTHON, _MIRROR, _BIN and _CACHE are not set; ./dev test sets them"
-            );
-            return None;
-        };
-        Some(Self {
-            python,
-            mirror,
-            bin,
-            cache,
-        })
-    }
-
-    fn up(&self, state: &Path) -> Vec<String> {
-        let pairs = [
-            ("--mirror", &self.mirror),
-            ("--python", &self.python),
-            ("--cache", &self.cache),
-            ("--state", &state.to_owned()),
-        ];
-        pairs
-            .into_iter()
-            .flat_map(|(name, path)| [name.to_owned(), path.display().to_string()])
-            .collect()
-    }
-}
+use support::Parts;
 
 /// A sandbox with real machines that ends with the test, also when the test fails.
 struct Sandbox {
@@ -169,6 +126,7 @@ async fn the_demo_runs_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(parts.bin.join("cos-demo"))
         .args(parts.up(&folder.path().join("state")))
+        .args(["--name", "demo"])
         .env("COS_CACHE", parts.cache.join("cos-bake"))
         .env("COS_LEDGER", folder.path().join("ledger"))
         .stderr(Stdio::inherit())

@@ -2,9 +2,12 @@
 //! every stage. Machines are stand-ins that answer the agent's commands at once, so that a bake takes seconds; the
 //! suite `chain` has real ones.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod api {
     pub(crate) mod fake;
 }
+mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -19,42 +22,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-/// What the suite needs from outside, which `./dev test` names.
-struct Parts {
-    python: PathBuf,
-    mirror: PathBuf,
-    bin: PathBuf,
-    cache: PathBuf,
-}
-
-impl Parts {
-    /// None, loudly, where something is missing outside CI.
-    fn find(test: &str) -> Option<Self> {
-        let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
-        let found = (
-            named("COS_TESTS_PYTHON"),
-            named("COS_TESTS_MIRROR"),
-            named("COS_TESTS_BIN"),
-            named("COS_TESTS_CACHE"),
-        );
-        let (Some(python), Some(mirror), Some(bin), Some(cache)) = found else {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "COS_TESTS_… are not set: run ./dev test"
-            );
-            eprintln!(
-                "SKIPPED {test}: COS_TESTS_PYTHON, _MIRROR, _BIN and _CACHE are not set; ./dev test sets them"
-            );
-            return None;
-        };
-        Some(Self {
-            python,
-            mirror,
-            bin,
-            cache,
-        })
-    }
-}
+use support::Parts;
 
 /// A sandbox whose machines answer at once, and a folder to bake in.
 struct Scene {
@@ -328,7 +296,7 @@ async fn one_flipped_byte_before_the_builder_is_exit_4_and_nothing_is_left() {
         let empty = tempfile::tempdir().unwrap();
         let mut bake = scene.cos_bake(&["ami", "--base", "al2"]);
         let output = bake.env("COS_CACHE", empty.path()).output().await.unwrap();
-        refused(&output, &file.rsplit('/').next().unwrap().to_owned());
+        refused(&output, file.rsplit('/').next().unwrap());
         scene.assert_nothing_left(&file).await;
         scene.flip(&file, 100_000);
     }
@@ -356,6 +324,9 @@ async fn one_flipped_byte_before_the_builder_is_exit_4_and_nothing_is_left() {
     }
     scene.running.stop().await;
 }
+
+/// What a test changes in a user's environment.
+type Change = fn(&mut Command);
 
 /// Exit 4, the file named, and two digests.
 fn refused(output: &Output, file: &str) {
@@ -421,10 +392,10 @@ async fn bad_input_ends_before_anything_is_launched() {
     let unwritable = |command: &mut Command| {
         command.env("COS_LEDGER", "/proc/nowhere");
     };
-    let changes: [(&dyn Fn(&mut Command), i32, &str); 3] = [
-        (&without_credentials, 2, "credentials"),
-        (&unreachable, 5, "AWS_ENDPOINT_URL"),
-        (&unwritable, 2, "/proc/nowhere"),
+    let changes: [(Change, i32, &str); 3] = [
+        (without_credentials, 2, "credentials"),
+        (unreachable, 5, "AWS_ENDPOINT_URL"),
+        (unwritable, 2, "/proc/nowhere"),
     ];
     for (change, code, words) in changes {
         let mut command = scene.cos_bake(&ami);

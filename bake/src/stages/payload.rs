@@ -32,24 +32,27 @@ const SNAPSHOT_DEADLINE: Duration = Duration::from_mins(20);
 /// Where the bundle comes from.
 pub enum Ingredients {
     /// It is made from locked archives.
-    ToBuild {
-        /// Which archives.
-        lock: Lock,
-        /// Where they come from.
-        upstream: Upstream,
-        /// Downloads them.
-        fetcher: Fetcher,
-        /// Where they are kept.
-        archives: ArchiveCache,
-        /// Whose signatures are believed.
-        keys: TrustedKeys,
-        /// The agent's binary.
-        agent: AgentBinary,
-        /// Folder where bundles are kept.
-        bundles: PathBuf,
-    },
+    ToBuild(Box<ToBuild>),
     /// It was made before.
     Built(Arc<Bundle>),
+}
+
+/// What a bundle is made of.
+pub struct ToBuild {
+    /// Which archives.
+    pub lock: Lock,
+    /// Where they come from.
+    pub upstream: Upstream,
+    /// Downloads them.
+    pub fetcher: Fetcher,
+    /// Where they are kept.
+    pub archives: ArchiveCache,
+    /// Whose signatures are believed.
+    pub keys: TrustedKeys,
+    /// The agent's binary.
+    pub agent: AgentBinary,
+    /// Folder where bundles are kept.
+    pub bundles: PathBuf,
 }
 
 /// A bundle that is in the cloud.
@@ -78,13 +81,12 @@ pub async fn stage<C: Cloud, R: Remote>(
         // An image's snapshot carries the bundle's digest too; only a payload's purpose is to be one.
         let reusable =
             existing.filter(|found| found.tags.get("cos:payload").is_some_and(|yes| yes == "true"));
-        let (snapshot, outcome) = match reusable {
-            Some(found) => (found.id.clone(), format!("{} is used again", found.id)),
-            None => {
-                let snapshot = upload(plan, payload, &bundle, run).await?;
-                let outcome = format!("{} MiB in {snapshot}", bundle.size / (1024 * 1024));
-                (snapshot, outcome)
-            }
+        let (snapshot, outcome) = if let Some(found) = reusable {
+            (found.id.clone(), format!("{} is used again", found.id))
+        } else {
+            let snapshot = upload(plan, payload, &bundle, run).await?;
+            let outcome = format!("{} MiB in {snapshot}", bundle.size / (1024 * 1024));
+            (snapshot, outcome)
         };
         Ok((
             Staged {
@@ -114,15 +116,16 @@ pub async fn keep<C: Cloud, R: Remote>(staged: &Staged, run: &Run<'_, C, R>) {
 async fn build(plan: &Plan, ingredients: &Ingredients) -> Result<(Arc<Bundle>, String), BakeError> {
     let bundle = match ingredients {
         Ingredients::Built(bundle) => Arc::clone(bundle),
-        Ingredients::ToBuild {
-            lock,
-            upstream,
-            fetcher,
-            archives,
-            keys,
-            agent,
-            bundles,
-        } => {
+        Ingredients::ToBuild(parts) => {
+            let ToBuild {
+                lock,
+                upstream,
+                fetcher,
+                archives,
+                keys,
+                agent,
+                bundles,
+            } = &**parts;
             let source = Source {
                 upstream,
                 fetcher,

@@ -32,6 +32,9 @@ struct Arguments {
     /// Folder of the sandbox.
     #[arg(long, value_name = "FOLDER")]
     state: PathBuf,
+    /// Name of the sandbox.
+    #[arg(long, default_value = "cos")]
+    name: String,
     /// File that every call to the sandbox is recorded in.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -76,7 +79,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let tools = Tools {
         sandbox: beside("cos-sandbox")?,
-        naming: vec!["--state".to_owned(), text(&arguments.state)],
+        naming: vec![
+            "--state".to_owned(),
+            text(&arguments.state),
+            "--name".to_owned(),
+            arguments.name.clone(),
+        ],
         up,
     };
     let mut inside: Vec<String> = std::env::args().skip(1).collect();

@@ -80,7 +80,7 @@ pub async fn main_job(cos_bake: &Path, base: &str, keep: bool) -> Result<()> {
         .await
     {
         Ok(manifest) => {
-            let cluster = cluster(&cloud, &remote, &manifest, &mut steps, &mut made);
+            let cluster = Box::pin(cluster(&cloud, &remote, &manifest, &mut steps, &mut made));
             cancel
                 .run_until_cancelled(cluster)
                 .await
@@ -129,8 +129,12 @@ async fn cluster(
         );
     }
 
-    let nodes = steps.step("launch", launch(cloud, &image, made)).await?;
-    steps.step("cluster", join_cluster(remote, &nodes)).await?;
+    let nodes = steps
+        .step("launch", Box::pin(launch(cloud, &image, made)))
+        .await?;
+    steps
+        .step("cluster", Box::pin(join_cluster(remote, &nodes)))
+        .await?;
     let [consul_server, nomad_server, nomad_client] = &nodes[..] else {
         bail!("three nodes were launched")
     };
