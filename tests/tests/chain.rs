@@ -31,7 +31,13 @@ impl Sandbox {
         command
             .args(["up", "--detach", "--name", name])
             .args(parts.up(&folder.path().join("state")));
-        let output = command.stderr(Stdio::inherit()).output().await.unwrap();
+        let output = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .await
+            .unwrap();
         assert!(output.status.success(), "the sandbox did not start");
         let exports = String::from_utf8(output.stdout).unwrap();
         let environment = exports.lines().filter_map(|line| {
@@ -98,7 +104,7 @@ impl Sandbox {
 
     /// Nothing is left, once machines that shut down have had their time.
     async fn assert_nothing_left(&self) {
-        for _ in 0..150 {
+        for _ in 0..240 {
             if self.listing()["leftovers"] == 0 {
                 return;
             }
@@ -129,8 +135,10 @@ async fn the_demo_runs_to_its_end() {
         .args(["--name", "demo"])
         .env("COS_CACHE", parts.cache.join("cos-bake"))
         .env("COS_LEDGER", folder.path().join("ledger"))
-        .stderr(Stdio::inherit())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
         .await
         .unwrap();
     let table = String::from_utf8(output.stdout).unwrap();

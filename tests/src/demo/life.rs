@@ -14,7 +14,7 @@ use super::Steps;
 use super::steps::talk;
 
 /// Longest time that machines get to shut down after they were told to.
-const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(150);
+const SHUTDOWN_DEADLINE: Duration = Duration::from_mins(4);
 
 /// Where the demo's tools are.
 #[derive(Debug, Clone)]
@@ -62,8 +62,10 @@ async fn up(tools: &Tools) -> Result<(Vec<(String, String)>, String)> {
         .arg("--detach")
         .args(&tools.naming)
         .args(&tools.up)
-        .stderr(Stdio::inherit())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cos-sandbox could not be started")?
+        .wait_with_output()
         .await
         .context("cos-sandbox could not be started")?;
     if !output.status.success() {
@@ -119,8 +121,10 @@ async fn listing(tools: &Tools) -> Result<(u64, Value)> {
         .arg("list")
         .arg("--json")
         .args(&tools.naming)
-        .stderr(Stdio::inherit())
-        .output()
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cos-sandbox could not be started")?
+        .wait_with_output()
         .await
         .context("cos-sandbox could not be started")?;
     let listing: Value =
