@@ -215,3 +215,50 @@ fn cloud_hint(kind: CloudErrorKind) -> Option<&'static str> {
         CloudErrorKind::NotFound | CloudErrorKind::InUse | CloudErrorKind::Other => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table is what users script against; it must say what the code does, and all of it.
+    #[test]
+    fn the_documented_exit_codes_are_these() {
+        let table = include_str!("../../_docs/exit-codes.md");
+        let documented: Vec<(u8, &str)> = table
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.trim_matches('|').split('|').map(str::trim);
+                Some((cells.next()?.parse().ok()?, cells.next()?))
+            })
+            .collect();
+        let codes = [
+            (Exit::Done, "done"),
+            (Exit::Usage, "wrong usage or configuration"),
+            (Exit::Refused, "refused at plan"),
+            (Exit::Verification, "verification failed"),
+            (Exit::Cloud, "the cloud refused or failed"),
+            (Exit::Step, "a step on the builder or the node failed"),
+            (Exit::BootTest, "boot test failed"),
+            (Exit::Leftovers, "leftovers remain"),
+            (Exit::Interrupted, "interrupted"),
+        ];
+        assert_eq!(documented, codes.map(|(code, meaning)| (code as u8, meaning)));
+    }
+
+    #[test]
+    fn no_credentials_is_a_matter_of_configuration_and_expired_ones_of_the_cloud() {
+        let error = |kind| BakeError::Cloud {
+            action: "try".into(),
+            source: CloudError {
+                operation: "ec2:RunInstances",
+                kind,
+                code: None,
+                message: String::new(),
+                request_id: None,
+            },
+        };
+        assert_eq!(error(CloudErrorKind::NoCredentials).exit(), Exit::Usage);
+        assert_eq!(error(CloudErrorKind::BadCredentials).exit(), Exit::Cloud);
+        assert!(error(CloudErrorKind::BadCredentials).hint().is_some());
+    }
+}

@@ -1,5 +1,5 @@
 //! Owns waiting: polls a probe with jitter until a deadline, and says why it failed.
-//! Touches the clock. It is the only place in the crate that sleeps.
+//! Touches the clock. Stages sleep nowhere else; the ports pace their own retries.
 
 use std::future::Future;
 use std::time::Duration;

@@ -17,6 +17,25 @@ use tokio::process::Command;
 
 use support::Parts;
 
+/// As a user would ask, with Amazon's own library for Python.
+const ASK_FOR_THE_TIMER: &str = r#"
+import boto3, time
+running = [{"Name": "instance-state-name", "Values": ["running"]}]
+found = boto3.client("ec2").describe_instances(Filters=running)["Reservations"]
+builder = found[0]["Instances"][0]["InstanceId"]
+ssm = boto3.client("ssm")
+ask = "cloud-init status --wait >/dev/null; systemctl is-active cos-dead-man.timer"
+sent = ssm.send_command(
+    InstanceIds=[builder], DocumentName="AWS-RunShellScript", Parameters={"commands": [ask]}
+)["Command"]["CommandId"]
+for _ in range(240):
+    time.sleep(1)
+    answer = ssm.get_command_invocation(CommandId=sent, InstanceId=builder)
+    if answer["Status"] not in ("Pending", "InProgress", "Delayed"):
+        break
+print(answer["Status"], answer["StandardOutputContent"])
+"#;
+
 /// A sandbox with real machines that ends with the test, also when the test fails.
 struct Sandbox {
     parts: Parts,
@@ -94,6 +113,17 @@ impl Sandbox {
             seen(&line, process);
         }
         (child.wait_with_output().await.unwrap(), talk)
+    }
+
+    /// What the builder says of the timer that ends it when its bake is dead, once its first boot is over.
+    async fn dead_man_timer(&self) -> String {
+        let asked = Command::new(&self.parts.python)
+            .args(["-c", ASK_FOR_THE_TIMER])
+            .envs(self.environment.clone())
+            .output()
+            .await
+            .unwrap();
+        String::from_utf8_lossy(&asked.stdout).into_owned() + &String::from_utf8_lossy(&asked.stderr)
     }
 
     /// What the sandbox's own listing holds.
@@ -188,6 +218,11 @@ async fn bakes_that_go_wrong_on_real_machines_leave_nothing_and_al2023_gets_its_
         })
         .await;
     assert_eq!(output.status.code(), None, "{talk}");
+    let timer = sandbox.dead_man_timer().await;
+    assert!(
+        timer.trim_end().ends_with("active"),
+        "the builder would live on: {timer}"
+    );
     let swept = sandbox.cos_bake(&["sweep"]).output().await.unwrap();
     let told = String::from_utf8_lossy(&swept.stdout);
     assert!(swept.status.success() && told.contains("instance i-"), "{told}");

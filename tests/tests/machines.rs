@@ -56,7 +56,7 @@ fn ready() -> bool {
 
 fn cache() -> PathBuf {
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-    std::env::var_os("COS_SANDBOX_CACHE").map_or_else(|| home.join(".cache/cos/sandbox"), PathBuf::from)
+    std::env::var_os("COS_SANDBOX_CACHE").map_or_else(|| home.join(".cache/cos"), PathBuf::from)
 }
 
 /// A server on loopback in place of the API: answers with the host that was asked for.
@@ -79,7 +79,7 @@ struct Scene {
 }
 
 async fn scene(name: &str) -> Scene {
-    let authority = Arc::new(Authority::open(&cache()).unwrap());
+    let authority = Arc::new(Authority::open(&cache().join("authority")).unwrap());
     let base = base::ensure(&cache(), Base::AmazonLinux2, authority.pem(), |line| {
         eprintln!("{line}");
     })

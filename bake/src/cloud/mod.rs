@@ -1,5 +1,5 @@
 //! Owns the port `Cloud`: what a bake needs of EC2, EBS and Parameter Store, in COS's words.
-//! Touches nothing; `aws.rs` is the one real implementation and the only user of the AWS SDK, `fake.rs` the one fake.
+//! Touches nothing; `aws` is the one real implementation, `fake` the one fake.
 
 pub mod aws;
 pub mod fake;

@@ -12,8 +12,17 @@ use crate::remote::{Remote, Script};
 use crate::run::Run;
 use crate::wait::Seen;
 
-/// Longest time of the sealing itself.
-const SEAL_DEADLINE: Duration = Duration::from_mins(5);
+/// Longest time for the first boot's own work to end, and for the sealing itself.
+const SEAL_DEADLINE: Duration = Duration::from_mins(15);
+
+/// A machine takes commands before its first boot has ended: what cloud-init still writes must not come after the seal.
+const SEAL_SCRIPT: &str = "\
+set -eu
+if command -v cloud-init >/dev/null 2>&1; then
+    timeout 600 cloud-init status --wait >/dev/null 2>&1 || true
+fi
+exec /opt/cos/bin/cos-agent seal --json
+";
 
 /// Longest time from the order to stop to stopped: 30 to 112 s were seen, metal takes far longer.
 const STOP_DEADLINE: Duration = Duration::from_mins(20);
@@ -35,7 +44,7 @@ pub async fn seal<C: Cloud, R: Remote>(verified: Verified, run: &Run<'_, C, R>) 
         let instance = provisioned.builder.instance;
         let script = Script {
             name: "seal".into(),
-            text: "exec /opt/cos/bin/cos-agent seal --json".into(),
+            text: SEAL_SCRIPT.into(),
             deadline: SEAL_DEADLINE,
         };
         let output = run.script(&instance, &script).await?;
