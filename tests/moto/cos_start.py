@@ -1,10 +1,7 @@
-"""What is there when the sandbox starts: two instance profiles, so that SSM works on builders and nodes, and the
-backends of the region: moto makes them at the first call, under locks that two first calls at once take in turn."""
+"""What is there when the sandbox starts: two instance profiles, so that SSM works on builders and nodes."""
 
 import json
 
-from cos_wire import CONFIGURATION
-from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.iam import iam_backends
 
@@ -16,13 +13,7 @@ TRUST = {
 }
 
 
-SERVICES = ("ec2", "ebs", "ssm", "kms", "sts")
-
-
 def install():
-    for service in SERVICES:
-        backends = get_backend(service)[DEFAULT_ACCOUNT_ID]
-        backends["aws" if service == "sts" else CONFIGURATION["region"]]
     iam = iam_backends[DEFAULT_ACCOUNT_ID]["aws"]
     for name in PROFILES:
         iam.create_role(

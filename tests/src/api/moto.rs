@@ -253,6 +253,7 @@ impl Moto {
             }
             let reply = client.get(format!("{url}/moto-api/cos/held")).send().await;
             if reply.is_ok_and(|reply| reply.status().is_success()) {
+                first_calls(&url, options.region).await?;
                 return Ok(Self { url, child });
             }
             if begun.elapsed() > READY {
@@ -281,6 +282,40 @@ impl Moto {
     pub async fn stop(mut self) {
         let _ = self.child.kill().await;
     }
+}
+
+/// One call to each service, one after the other: moto makes a backend at the first call, under several locks, and two
+/// first calls at once have been seen to block each other for good.
+async fn first_calls(url: &str, region: &str) -> Result<()> {
+    let client = reqwest::Client::builder().no_proxy().timeout(READY).build()?;
+    let calls = [
+        ("ec2", None, "Action=DescribeSubnets&Version=2016-11-15"),
+        ("ssm", Some("AmazonSSM.DescribeParameters"), "{}"),
+        ("sts", None, "Action=GetCallerIdentity&Version=2011-06-15"),
+    ];
+    for (service, target, body) in calls {
+        let scope = format!("Credential=sandbox/20260101/{region}/{service}/aws4_request");
+        let mut request = client
+            .post(url)
+            .header(
+                "authorization",
+                format!("AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"),
+            )
+            .header("host", format!("{service}.{region}.amazonaws.com"));
+        request = match target {
+            Some(target) => request
+                .header("x-amz-target", target)
+                .header("content-type", "application/x-amz-json-1.1"),
+            None => request.header("content-type", "application/x-www-form-urlencoded"),
+        };
+        let reply = request.body(body).send().await?;
+        let status = reply.status();
+        anyhow::ensure!(
+            status.is_success(),
+            "moto's first call of {service} ended with {status}"
+        );
+    }
+    Ok(())
 }
 
 fn free_port() -> Result<u16> {
