@@ -37,7 +37,7 @@ pub async fn ami(arguments: BakeArguments, cancel: CancellationToken) -> Result<
     recipe.check()?;
     let (cloud, plan, lock) = interruptible(
         &cancel,
-        Box::pin(planned(&arguments, &recipe, &releases, &events)),
+        Box::pin(planned(&arguments, &recipe, &releases, NewLock::Written, &events)),
     )
     .await?;
     for warning in &plan.warnings {
@@ -82,7 +82,13 @@ pub async fn plan(arguments: BakeArguments, cancel: CancellationToken) -> Result
     recipe.check()?;
     let (_, plan, _) = interruptible(
         &cancel,
-        Box::pin(planned(&arguments, &recipe, &releases, &events)),
+        Box::pin(planned(
+            &arguments,
+            &recipe,
+            &releases,
+            NewLock::Forgotten,
+            &events,
+        )),
     )
     .await?;
     if arguments.json {
@@ -190,6 +196,15 @@ pub async fn sweep(arguments: SweepArguments, cancel: CancellationToken) -> Resu
     Ok(())
 }
 
+/// What becomes of a lock that did not exist before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NewLock {
+    /// It is written, for the next bake.
+    Written,
+    /// It is not: `plan` changes nothing.
+    Forgotten,
+}
+
 /// Where releases come from, opened.
 struct Releases {
     upstream: Upstream,
@@ -239,7 +254,7 @@ impl Releases {
     }
 
     /// The lock on disk; where there is none, one of the newest versions, written for the next time.
-    async fn locked(&self, path: &Path, write: bool, events: &Events) -> Result<Lock, BakeError> {
+    async fn locked(&self, path: &Path, new: NewLock, events: &Events) -> Result<Lock, BakeError> {
         if let Some(lock) = Lock::read(path).map_err(failed("read the lock"))? {
             return Ok(lock);
         }
@@ -248,7 +263,7 @@ impl Releases {
             path.display()
         ));
         let lock = self.resolve(BTreeMap::new(), None).await?;
-        if write {
+        if new == NewLock::Written {
             lock.write(path).map_err(failed("write the lock"))?;
             events.note(format!("wrote {}; keep it in version control", path.display()));
         }
@@ -261,15 +276,18 @@ async fn planned(
     arguments: &BakeArguments,
     recipe: &Recipe,
     releases: &Releases,
+    new_lock: NewLock,
     events: &Events,
 ) -> Result<(AwsCloud, Plan, Lock), BakeError> {
     events.emit(crate::events::Event::StageStarted { stage: Stage::Plan });
     let start = std::time::Instant::now();
     let cloud = connect(arguments.region.as_deref()).await?;
-    let lock = releases.locked(&arguments.releases.lock, true, events).await?;
+    let lock = releases
+        .locked(&arguments.releases.lock, new_lock, events)
+        .await?;
     tell_added_keys(&lock, events);
     let region = cloud.region().to_owned();
-    let plan = plan::resolve(recipe, &lock, &region, Timestamp::now(), &cloud).await?;
+    let plan = Box::pin(plan::resolve(recipe, &lock, &region, Timestamp::now(), &cloud)).await?;
     let seconds = start.elapsed().as_secs_f64();
     let outcome = format!("{} on {} in {region}", plan.name, plan.base_image.id);
     events.emit(crate::events::Event::StageFinished {
@@ -316,6 +334,7 @@ fn begin(plan: &Plan) -> Begin {
     let process = std::process::id();
     Begin {
         bake_id: plan.bake_id.clone(),
+        account: plan.account.clone(),
         region: plan.region.clone(),
         process,
         process_start: process_start(process).unwrap_or_default(),

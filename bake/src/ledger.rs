@@ -28,6 +28,8 @@ pub struct LedgerError {
 pub struct Begin {
     /// Id of the bake, the value of the tag `cos:bake-id`.
     pub bake_id: String,
+    /// Account that its resources are in: with other credentials they do not show, which is not to be gone.
+    pub account: String,
     /// Region that its resources are in.
     pub region: String,
     /// Process that bakes.
@@ -306,6 +308,7 @@ pub(crate) mod tests {
     pub(crate) fn begin(bake_id: &str) -> Begin {
         Begin {
             bake_id: bake_id.into(),
+            account: "123456789012".into(),
             region: "us-east-1".into(),
             process: std::process::id(),
             process_start: process_start(std::process::id()).unwrap(),

@@ -36,6 +36,8 @@ const AMAZON: &str = "137112412989";
 pub struct Plan {
     /// Id of the bake.
     pub bake_id: String,
+    /// Account.
+    pub account: String,
     /// Region.
     pub region: String,
     /// Amazon Linux to bake on.
@@ -101,12 +103,14 @@ pub async fn resolve<C: Cloud>(
         .unwrap_or_else(|| base.instance_type(arch).to_owned());
 
     // Independent questions are asked side by side.
-    let (base_image, taken, subnets, zones) = tokio::join!(
+    let (account, base_image, taken, subnets, zones) = tokio::join!(
+        cloud.account(),
         find_base(cloud, &parameter),
         cloud.image_named(&name),
         cloud.subnets(),
         cloud.zones_offering(&instance_type)
     );
+    let account = account.map_err(BakeError::cloud("ask who the caller is"))?;
     let base_image = base_image?;
     let taken = taken.map_err(BakeError::cloud("look up the image's name"))?;
     let subnets = subnets.map_err(BakeError::cloud("list subnets"))?;
@@ -178,6 +182,7 @@ pub async fn resolve<C: Cloud>(
     let plan = Plan {
         description: format!("{} with Nomad and Consul, baked by cos-bake", base.title()),
         bake_id,
+        account,
         region: region.to_owned(),
         base,
         arch,
@@ -247,6 +252,7 @@ impl Plan {
             let _ = writeln!(table, "{key:<14} {value}");
         };
         row("bake", &self.bake_id);
+        row("account", &self.account);
         row("region", &self.region);
         row(
             "base",

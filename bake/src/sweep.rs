@@ -34,7 +34,7 @@ pub struct Remains {
     pub resources: Vec<Resource>,
 }
 
-/// Finds the remains of dead bakes in one region. Nothing is touched.
+/// Finds the remains of dead bakes in one account and region. Nothing is touched.
 ///
 /// A bake is dead if its ledger on this machine has no end and its process no longer runs, or if its resources'
 /// expiry has passed. A resource is a bake's only if it carries both of COS's tags in their exact form, so that a
@@ -46,8 +46,12 @@ pub async fn find<C: Cloud>(
     request: &Request,
     now: Timestamp,
 ) -> Result<Vec<Remains>, BakeError> {
+    let account = cloud
+        .account()
+        .await
+        .map_err(BakeError::cloud("ask who the caller is"))?;
     let records = Record::read_all(ledgers)?;
-    let here = |record: &&Record| record.begin.region == region;
+    let here = |record: &&Record| record.begin.region == region && record.begin.account == account;
     let running: BTreeSet<&str> = records
         .iter()
         .filter(here)

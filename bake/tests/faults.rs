@@ -93,6 +93,7 @@ impl World {
     async fn bake(&self, plan: &Plan, cancel: CancellationToken) -> Result<Manifest, BakeError> {
         let begin = Begin {
             bake_id: plan.bake_id.clone(),
+            account: plan.account.clone(),
             region: REGION.into(),
             process: self.dead_process,
             process_start: 1,
@@ -357,6 +358,25 @@ async fn plan_changes_nothing_and_refuses_what_would_fail() {
     let error = refused(Base::Al1, Arch::Arm64).await;
     assert_eq!(error.exit(), Exit::Refused);
     assert!(error.to_string().contains("never made for arm64"), "{error}");
+}
+
+#[tokio::test]
+async fn a_sweep_with_other_credentials_forgets_nothing() {
+    let world = World::new();
+    let mut plan = world.plan().await;
+    plan.account = "999999999999".into();
+    world.cloud.kill_at(world.cloud.call_count() + 8, Fault::After);
+    let killed = world
+        .cloud
+        .until_killed(world.bake(&plan, CancellationToken::new()))
+        .await;
+    assert!(killed.is_none());
+    world.cloud.heal();
+    let before = Record::read_all(world.ledgers()).unwrap();
+    assert!(!before[0].live.is_empty());
+    // The fake's account is another one: its resources are not this ledger's.
+    world.sweep().await;
+    assert_eq!(Record::read_all(world.ledgers()).unwrap(), before);
 }
 
 #[tokio::test]

@@ -350,6 +350,10 @@ async fn bad_input_ends_before_anything_is_launched() {
     assert!(output.status.success(), "{}", said(&output));
     let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(plan["base"], "al2");
+    assert!(
+        !scene.folder.path().join("cos.lock").exists(),
+        "plan changes nothing"
+    );
     scene.assert_nothing_left("plan").await;
 
     let cases: [(&[&str], i32, &str); 6] = [

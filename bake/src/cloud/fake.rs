@@ -414,6 +414,13 @@ impl FakeCloud {
 }
 
 impl Cloud for FakeCloud {
+    async fn account(&self) -> Result<String, CloudError> {
+        self.world("sts:GetCallerIdentity", "caller", |_| {
+            Ok("123456789012".to_owned())
+        })
+        .await
+    }
+
     async fn parameter(&self, name: &str) -> Result<Option<String>, CloudError> {
         self.world("ssm:GetParameter", name, |world| {
             Ok(world.parameters.get(name).cloned())

@@ -15,6 +15,9 @@ pub use types::*;
 /// Absence is `Ok(None)`; an error is a refusal or a failure. An implementation retries throttling, lost connections
 /// and 5xx by itself, within bounds. Every call that creates takes its tags with it: no resource is ever untagged.
 pub trait Cloud: Send + Sync {
+    /// Id of the caller's account, twelve digits.
+    fn account(&self) -> impl Future<Output = Result<String, CloudError>> + Send;
+
     /// Value of a Parameter Store parameter.
     fn parameter(&self, name: &str) -> impl Future<Output = Result<Option<String>, CloudError>> + Send;
 

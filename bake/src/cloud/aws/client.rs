@@ -41,6 +41,7 @@ pub(crate) struct Clients {
     pub(crate) ebs: aws_sdk_ebs::Client,
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) ssm: aws_sdk_ssm::Client,
+    pub(crate) sts: aws_sdk_sts::Client,
 }
 
 impl Clients {
@@ -50,6 +51,7 @@ impl Clients {
             ebs: aws_sdk_ebs::Client::new(&config),
             ec2: aws_sdk_ec2::Client::new(&config),
             ssm: aws_sdk_ssm::Client::new(&config),
+            sts: aws_sdk_sts::Client::new(&config),
         }
     }
 }

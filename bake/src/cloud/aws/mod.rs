@@ -31,6 +31,14 @@ use super::{
 };
 
 impl Cloud for AwsCloud {
+    async fn account(&self) -> Result<String, CloudError> {
+        const OPERATION: &str = "sts:GetCallerIdentity";
+        let caller = self
+            .send(OPERATION, |clients| clients.sts.get_caller_identity().send())
+            .await?;
+        present(OPERATION, "Account", caller.account)
+    }
+
     async fn parameter(&self, name: &str) -> Result<Option<String>, CloudError> {
         const OPERATION: &str = "ssm:GetParameter";
         let answer = self
