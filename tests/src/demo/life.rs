@@ -139,8 +139,11 @@ async fn listing(tools: &Tools) -> Result<(u64, Value)> {
 /// the job cleans up by itself.
 async fn main_job(environment: &[(String, String)], inside: &[String]) -> Result<()> {
     let program = std::env::current_exe().context("this program's own path is unknown")?;
+    let ledgers = tempfile::tempdir().context("could not make a folder for ledgers")?;
     let mut job = Command::new(program)
         .args(inside)
+        // A sandbox's bakes have no place among the ledgers of the user's own.
+        .env("COS_LEDGER", ledgers.path())
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .spawn()
         .context("the main job could not be started")?;
