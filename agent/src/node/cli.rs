@@ -105,7 +105,7 @@ impl ApplyArguments {
         writeln!(
             out,
             "{} {} in {}: {count}{}, {seconds:.1} s",
-            applied.role,
+            applied.roles,
             applied.name,
             applied.datacenter,
             if applied.executed { "" } else { ", not carried out" },
@@ -132,7 +132,7 @@ impl CheckArguments {
             let mut document =
                 Document::from_file(&Files::new("/"), &std::path::absolute(path)?)?.ok_or_else(absent)?;
             document.origin = super::sources::Origin::File(path.clone());
-            match config::read(&document) {
+            match config::read(&[document]) {
                 Ok(config) => writeln!(out, "{}: {} is valid", path.display(), config.role)?,
                 Err(faults) => {
                     faulty += 1;

@@ -13,7 +13,7 @@ mod wait;
 
 use std::path::Path;
 
-use config::{ConsulConfig, NodeConfig, NomadConfig, RetryJoin, Role};
+use config::{NodeConfig, Role};
 use render::Versions;
 use sources::InstanceFacts;
 
@@ -33,7 +33,7 @@ pub fn render_for_validation(
     files: &Files,
     directory: &Path,
 ) -> Result<Vec<Invocation>, NodeError> {
-    let spec = config::resolve(&sample(role), facts);
+    let spec = config::resolve(&sample(role)?, facts, None)?;
     let desired = render::render(&spec, versions)?;
     apply::write_tree(&desired, directory)?;
     let validators = apply::validators(&desired, files, directory);
@@ -41,25 +41,17 @@ pub fn render_for_validation(
 }
 
 /// What a usual user says of a node of this role.
-fn sample(role: Role) -> NodeConfig {
-    let servers = |owner| (role == owner).then_some(3);
-    NodeConfig {
-        role,
-        datacenter: Some("private-services".to_owned()),
-        consul: ConsulConfig {
-            datacenter: None,
-            retry_join: RetryJoin::Tag {
-                key: "cos:consul".to_owned(),
-                value: "sample".to_owned(),
-            },
-            bootstrap_expect: servers(Role::ConsulServer),
-            recursors: Vec::new(),
-        },
-        nomad: NomadConfig {
-            bootstrap_expect: servers(Role::NomadServer),
-            ..NomadConfig::default()
-        },
-        registries: Vec::new(),
-        docker_privileged: role == Role::NomadClient,
-    }
+fn sample(role: Role) -> Result<NodeConfig, NodeError> {
+    let own = match role {
+        Role::ConsulServer => r#""consul": {"bootstrap_expect": 3, "retry_join": JOIN}"#,
+        Role::NomadServer => r#""consul": {"retry_join": JOIN}, "nomad": {"bootstrap_expect": 3}"#,
+        Role::NomadClient => r#""consul": {"retry_join": JOIN}, "docker": {"privileged": true}"#,
+    };
+    let own = own.replace("JOIN", r#"{"tag_key": "cos:consul", "tag_value": "sample"}"#);
+    let text = format!(r#"{{"version": 1, "role": "{role}", "datacenter": "private-services", {own}}}"#);
+    let document = sources::Document {
+        origin: sources::Origin::Sample,
+        bytes: text.into_bytes(),
+    };
+    Ok(config::read(&[document])?)
 }

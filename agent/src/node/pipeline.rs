@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::apply::{
     Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Ports, diff, judge, observe,
 };
-use super::config::{self, Faults, NodeSpec, Role};
+use super::config::{self, Faults, NodeSpec, ResolveError, Roles};
 use super::health::ConsulApi;
 use super::render::{self, DesiredState, RenderError, VersionError, Versions};
 use super::services::ServiceManager;
@@ -43,6 +43,9 @@ pub enum NodeError {
     /// Arguments that do not go together.
     #[error("{0}")]
     Usage(String),
+    /// The configuration leaves to AWS what AWS does not tell.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
     /// The configuration asks for what the installed version cannot do.
     #[error(transparent)]
     Render(#[from] RenderError),
@@ -118,9 +121,9 @@ impl NodeError {
             )),
             Self::Imds(error) => error.hint(),
             Self::Version(_)
-            | Self::Observe(ObserveError::NoService { .. } | ObserveError::NoGroup { .. }) => {
-                Some("cos-agent configures instances of images that cos-bake made".to_owned())
-            }
+            | Self::Observe(
+                ObserveError::NoService { .. } | ObserveError::NoGroup { .. } | ObserveError::NoUser { .. },
+            ) => Some("cos-agent configures instances of images that cos-bake made".to_owned()),
             Self::Execute(ExecuteError::Unit { unit, .. }) => {
                 Some(format!("journalctl --unit {} --lines 50", unit.name()))
             }
@@ -155,8 +158,8 @@ pub fn configure(files: &Files, named: Option<&Path>, imds: &mut Imds) -> Result
                 path: PathBuf::from(CONFIGURATION),
             })?,
     };
-    let config = config::read(&document)?;
-    Ok(config::resolve(&config, &imds.facts()?))
+    let config = config::read(&[document])?;
+    Ok(config::resolve(&config, &imds.facts()?, None)?)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, NodeError> {
@@ -191,7 +194,7 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Applied {
     /// What the node is for.
-    pub role: Role,
+    pub roles: Roles,
     /// Name in Consul and Nomad.
     pub name: String,
     /// COS's datacenter.
@@ -241,7 +244,7 @@ pub fn apply_spec(
         }
     }
     Ok(Applied {
-        role: spec.role,
+        roles: spec.roles.clone(),
         name: spec.name.clone(),
         datacenter: spec.datacenter.clone(),
         executed: mode == Mode::Execute,

@@ -45,8 +45,8 @@ fn a_case_renders_exactly_what_is_expected() {
             consul: versions["consul"],
             nomad: versions["nomad"],
         };
-        let config = config::read(&document(&folder)).unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
-        let desired = render::render(&config::resolve(&config, &facts), &versions).unwrap();
+        let config = config::read(&[document(&folder)]).unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
+        let desired = render::render(&config::resolve(&config, &facts, None).unwrap(), &versions).unwrap();
         let mut rendered = BTreeMap::new();
         for (path, file) in &desired.files {
             if let Some(file) = file {
@@ -78,7 +78,7 @@ fn a_case_renders_exactly_what_is_expected() {
 fn a_rejected_case_tells_exactly_these_faults() {
     for folder in folders(true) {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        let faults = config::read(&document(&folder)).expect_err(&name);
+        let faults = config::read(&[document(&folder)]).expect_err(&name);
         let told: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
         let told = told.join("\n") + "\n";
         let expected = folder.join("expected-error.txt");

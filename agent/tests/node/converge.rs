@@ -1,16 +1,14 @@
 //! Killed after every change and run again, a node becomes what it should be; then nothing is left to change.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cos_agent::node::apply::{Executor, Ports, diff, observe};
-use cos_agent::node::config::{
-    self, ConsulConfig, NodeConfig, NodeSpec, NomadConfig, Registry, RetryJoin, Role,
-};
+use cos_agent::node::config::{self, NodeSpec, Role};
 use cos_agent::node::render::{self, CONSUL_CONFIGURATION, DesiredState, Version, Versions};
 use cos_agent::node::sources::{Document, InstanceFacts, Origin};
 use cos_agent::node::{Applied, Environment, Mode, NodeError, apply_spec};
 use proptest::prelude::*;
+use serde_json::{Value as Json, json};
 
 use crate::machine::{Binaries, Machine};
 
@@ -19,7 +17,12 @@ fn spec(document: &str) -> NodeSpec {
         origin: Origin::UserData,
         bytes: document.into(),
     };
-    config::resolve(&config::read(&document).unwrap(), &InstanceFacts::sample())
+    config::resolve(
+        &config::read(&[document]).unwrap(),
+        &InstanceFacts::sample(),
+        None,
+    )
+    .unwrap()
 }
 
 fn consul_server(expect: u32) -> NodeSpec {
@@ -394,21 +397,16 @@ fn text() -> impl Strategy<Value = String> {
         .prop_filter("a template", |text| !text.contains("${") && !text.contains("%{"))
 }
 
-fn retry_join() -> impl Strategy<Value = RetryJoin> {
+fn retry_join() -> impl Strategy<Value = Json> {
+    let addresses = prop::collection::vec(any::<[u8; 4]>().prop_map(std::net::Ipv4Addr::from), 1..4);
     prop_oneof![
-        (text(), text()).prop_map(|(key, value)| RetryJoin::Tag { key, value }),
-        prop::collection::vec(any::<[u8; 4]>(), 1..4).prop_map(|addresses| {
-            RetryJoin::Addresses(
-                addresses
-                    .into_iter()
-                    .map(|address| std::net::Ipv4Addr::from(address).to_string())
-                    .collect(),
-            )
-        }),
+        (text(), text()).prop_map(|(key, value)| json!({"tag_key": key, "tag_value": value})),
+        addresses.prop_map(|addresses| json!(addresses)),
     ]
 }
 
-fn node_config() -> impl Strategy<Value = NodeConfig> {
+/// A document as Terraform's `jsonencode` would write it, absent keys as `null`.
+fn document() -> impl Strategy<Value = Json> {
     let role = prop::sample::select(Role::ALL.to_vec());
     let expect = prop::sample::select(vec![1_u32, 3, 5]);
     let meta = prop::collection::btree_map("[a-z][a-z.-]{0,8}", text(), 0..4);
@@ -420,81 +418,49 @@ fn node_config() -> impl Strategy<Value = NodeConfig> {
     let recursors = prop::collection::vec(any::<[u8; 4]>().prop_map(std::net::IpAddr::from), 0..3);
     (role, expect, retry_join(), meta, names, recursors, any::<bool>()).prop_map(
         |(role, expect, retry_join, meta, (datacenter, region, pool), recursors, privileged)| {
-            let client = role == Role::NomadClient;
-            NodeConfig {
-                role,
-                datacenter: datacenter.clone(),
-                consul: ConsulConfig {
-                    datacenter,
-                    retry_join,
-                    bootstrap_expect: (role == Role::ConsulServer).then_some(expect),
-                    recursors,
-                },
-                nomad: NomadConfig {
-                    bootstrap_expect: (role == Role::NomadServer).then_some(expect),
-                    region: region.filter(|_| role.has_nomad()),
-                    node_pool: pool.filter(|_| client),
-                    meta: if client { meta } else { BTreeMap::new() },
-                },
-                registries: vec![Registry {
-                    account: None,
-                    region: Some("us-east-1".to_owned()),
-                }],
-                docker_privileged: client && privileged,
+            let mut document = json!({
+                "version": 1, "role": role, "datacenter": datacenter,
+                "consul": {"datacenter": datacenter, "retry_join": retry_join, "recursors": recursors},
+                "ecr": {"registries": [{"region": "us-east-1"}]},
+            });
+            match role {
+                Role::ConsulServer => document["consul"]["bootstrap_expect"] = json!(expect),
+                Role::NomadServer => {
+                    document["nomad"] = json!({"bootstrap_expect": expect, "region": region});
+                }
+                Role::NomadClient => {
+                    document["nomad"] = json!({"region": region, "node_pool": pool, "meta": meta});
+                    document["docker"] = json!({"privileged": privileged});
+                }
             }
+            document
         },
     )
-}
-
-/// As Terraform's `jsonencode` would write it.
-fn to_json(config: &NodeConfig) -> serde_json::Value {
-    let retry_join = match &config.consul.retry_join {
-        RetryJoin::Tag { key, value } => serde_json::json!({"tag_key": key, "tag_value": value}),
-        RetryJoin::Addresses(addresses) => serde_json::json!(addresses),
-    };
-    let mut document = serde_json::json!({
-        "version": 1, "role": config.role, "datacenter": config.datacenter,
-        "consul": {
-            "datacenter": config.consul.datacenter, "retry_join": retry_join,
-            "bootstrap_expect": config.consul.bootstrap_expect, "recursors": config.consul.recursors,
-        },
-        "ecr": {"registries": [{"region": "us-east-1"}]},
-    });
-    if config.role.has_nomad() {
-        let nomad = &config.nomad;
-        document["nomad"] = serde_json::json!({
-            "bootstrap_expect": nomad.bootstrap_expect, "region": nomad.region, "node_pool": nomad.node_pool,
-        });
-        if config.role == Role::NomadClient {
-            document["nomad"]["meta"] = serde_json::json!(nomad.meta);
-            document["docker"] = serde_json::json!({"privileged": config.docker_privileged});
-        }
-    }
-    document
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn json_says_what_was_meant_and_rendering_repeats_itself(config in node_config()) {
-        let document = Document { origin: Origin::UserData, bytes: to_json(&config).to_string().into_bytes() };
-        prop_assert_eq!(&config::read(&document).unwrap(), &config);
-        let spec = config::resolve(&config, &InstanceFacts::sample());
+    fn json_says_what_was_meant_and_rendering_repeats_itself(document in document()) {
+        let spec = spec(&document.to_string());
         let desired = render::render(&spec, &versions((1, 11, 0))).unwrap();
         prop_assert_eq!(&desired, &render::render(&spec, &versions((1, 11, 0))).unwrap());
+        let consul = desired.files[CONSUL_CONFIGURATION].as_ref().unwrap();
+        let consul: Json = serde_json::from_slice(&consul.content).unwrap();
+        prop_assert_eq!(&consul["bootstrap_expect"], &document["consul"]["bootstrap_expect"]);
         if let Some(Some(hcl)) = desired.files.get(render::NOMAD_CONFIGURATION) {
-            let read: serde_json::Value = hcl::from_slice(&hcl.content).unwrap();
-            for (key, value) in &config.nomad.meta {
-                prop_assert_eq!(read["client"]["meta"][key.as_str()].as_str(), Some(value.as_str()));
+            let read: Json = hcl::from_slice(&hcl.content).unwrap();
+            for (key, value) in document["nomad"]["meta"].as_object().into_iter().flatten() {
+                prop_assert_eq!(&read["client"]["meta"][key.as_str()], value);
             }
         }
     }
 
     #[test]
-    fn after_an_apply_nothing_differs(config in node_config()) {
+    fn after_an_apply_nothing_differs(document in document()) {
         let machine = Machine::new();
-        let spec = config::resolve(&config, &InstanceFacts::sample());
+        let spec = spec(&document.to_string());
         let desired = render::render(&spec, &versions((1, 11, 0))).unwrap();
         prop_assert!(die_after(&machine, &spec, versions((1, 11, 0)), usize::MAX));
         let observed = observe(&desired, &machine.files, Some(&machine)).unwrap();

@@ -16,7 +16,7 @@ const NAME: &str = "i-0123456789abcdef0";
 fn record(role: Role) -> Record {
     Record {
         version: 1,
-        role,
+        roles: role.into(),
         name: NAME.to_owned(),
         datacenter: "leader".to_owned(),
         consul_servers: (role == Role::ConsulServer).then_some(3),

@@ -52,6 +52,11 @@ impl Machine {
         files
             .write_atomic("/etc/group", groups.as_bytes(), 0o644)
             .unwrap();
+        let user = nix::unistd::getuid();
+        let users = format!("root:x:{user}:{group}::/root:/bin/sh\n");
+        files
+            .write_atomic("/etc/passwd", users.as_bytes(), 0o644)
+            .unwrap();
         let units =
             ["consul", "containerd", "docker", "nomad"].map(|name| (name.to_owned(), Unit::default()));
         Self {

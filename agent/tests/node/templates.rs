@@ -43,8 +43,8 @@ fn the_user_data_of_each_role_writes_a_document_of_that_role() {
             origin,
             bytes: file.content.clone().into_bytes(),
         };
-        let config = config::read(&document).unwrap_or_else(|faults| panic!("{role}: {faults:?}"));
-        assert_eq!(config.role, role);
+        let config = config::read(&[document]).unwrap_or_else(|faults| panic!("{role}: {faults:?}"));
+        assert_eq!(config.role, role.into());
         assert_eq!(runcmd, [["cos-agent", "apply"]]);
     }
 }
@@ -66,7 +66,7 @@ fn the_shell_variant_writes_a_document_too() {
         origin: Origin::UserData,
         bytes: document.into(),
     };
-    assert_eq!(config::read(&document).unwrap().role, Role::NomadClient);
+    assert_eq!(config::read(&[document]).unwrap().role, Role::NomadClient.into());
     assert!(
         script.ends_with("\ncos-agent apply --config /etc/cos-node.yaml\n"),
         "{script}"
@@ -89,7 +89,7 @@ fn all_keys_of_the_guide_are_keys() {
         bytes: document.into(),
     };
     // It shows the keys of every role at once, which no role may have: that, and nothing else, is wrong with it.
-    let faults = config::read(&document).unwrap_err().0;
+    let faults = config::read(&[document]).unwrap_err().0;
     assert!(
         faults
             .iter()

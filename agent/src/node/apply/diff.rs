@@ -41,8 +41,13 @@ pub enum Change {
         sha256: String,
         /// Permission bits.
         mode: u32,
+        /// User.
+        user: String,
         /// Group.
-        group: &'static str,
+        group: String,
+        #[serde(skip)]
+        /// Number of the user.
+        uid: u32,
         #[serde(skip)]
         /// Number of the group.
         gid: u32,
@@ -103,8 +108,12 @@ impl fmt::Display for Change {
             Self::Stop { unit } => write!(formatter, "stop {}", unit.name()),
             Self::Disable { unit } => write!(formatter, "disable {}", unit.name()),
             Self::Write {
-                path, mode, group, ..
-            } => write!(formatter, "write {path} ({mode:04o} root:{group})"),
+                path,
+                mode,
+                user,
+                group,
+                ..
+            } => write!(formatter, "write {path} ({mode:04o} {user}:{group})"),
             Self::Remove { path } => write!(formatter, "remove {path}"),
             Self::ReloadDefinitions => formatter.write_str("reload the service manager's definitions"),
             Self::Enable { unit } => write!(formatter, "enable {}", unit.name()),
@@ -164,7 +173,7 @@ fn forget_and_stop(desired: &DesiredState, observed: &Observed, files: &[Change]
                 let rewritten = files
                     .iter()
                     .filter_map(Change::path)
-                    .any(|path| with.files.contains(&path));
+                    .any(|path| with.files.iter().any(|file| file == path));
                 !rewritten && seen.started_with.as_ref() == Some(&with.digest)
             }
             DesiredUnit::Running(None) | DesiredUnit::Stopped => false,
@@ -247,24 +256,31 @@ fn runs(seen: &ObservedUnit) -> bool {
 fn file_changes(desired: &DesiredState, observed: &Observed) -> Vec<Change> {
     let mut changes = Vec::new();
     for (path, wanted) in &desired.files {
-        let seen = observed.files.get(*path);
+        let seen = observed.files.get(path);
         match wanted {
-            None if seen.is_some() => changes.push(Change::Remove {
-                path: (*path).to_owned(),
-            }),
+            None if seen.is_some() => changes.push(Change::Remove { path: path.clone() }),
             None => {}
-            Some(DesiredFile { content, mode, group }) => {
+            Some(DesiredFile {
+                content,
+                mode,
+                user,
+                group,
+            }) => {
                 let sha256 = render::digest(content);
-                let gid = observed.groups.get(*group).copied().unwrap_or_default();
-                let same =
-                    seen.is_some_and(|seen| seen.digest == sha256 && seen.mode == *mode && seen.gid == gid);
+                let uid = observed.users.get(user).copied().unwrap_or_default();
+                let gid = observed.groups.get(group).copied().unwrap_or_default();
+                let same = seen.is_some_and(|seen| {
+                    seen.digest == sha256 && seen.mode == *mode && seen.uid == uid && seen.gid == gid
+                });
                 if !same {
-                    let (path, content) = ((*path).to_owned(), content.clone());
+                    let (path, content) = (path.clone(), content.clone());
                     changes.push(Change::Write {
                         path,
                         sha256,
                         mode: *mode,
-                        group,
+                        user: user.clone(),
+                        group: group.clone(),
+                        uid,
                         gid,
                         content,
                     });

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Gid, fchown};
+use nix::unistd::{Gid, Uid, fchown};
 use thiserror::Error;
 
 use super::diff::Change;
@@ -86,13 +86,14 @@ impl<'a> Executor<'a> {
             Change::Write {
                 path,
                 mode,
+                uid,
                 gid,
                 content,
                 ..
             } => {
-                // The group before the name: whoever sees the file under its name can read it if it may.
+                // The owner before the name: whoever sees the file under its name can read it if it may.
                 Ok(files.write_atomic_with(path, *mode, |file| {
-                    fchown(file.as_fd(), None, Some(Gid::from_raw(*gid)))?;
+                    fchown(file.as_fd(), Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
                     file.write_all(content)
                 })?)
             }

@@ -101,7 +101,7 @@ pub fn validators(desired: &DesiredState, files: &Files, directory: &Path) -> Ve
         (Product::Nomad, NOMAD_CONFIGURATION, &["config", "validate"][..]),
     ];
     rows.into_iter()
-        .filter(|(_, path, _)| matches!(desired.files.get(path), Some(Some(_))))
+        .filter(|(_, path, _)| matches!(desired.files.get(*path), Some(Some(_))))
         .map(|(product, path, words)| {
             let binary = files.locate(product.binary());
             let staged = Files::new(directory).locate(path);

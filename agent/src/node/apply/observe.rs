@@ -1,4 +1,4 @@
-//! Owns looking at a node: files by digest, mode and group, units by condition and stamp.
+//! Owns looking at a node: files by digest, mode and owner, units by condition and stamp.
 //! Touches files (reading) and the service manager (asking).
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::stamp;
 use crate::host::{FileError, Files, ProgramError};
-use crate::node::render::{self, DesiredState, Unit};
+use crate::node::render::{self, DesiredFile, DesiredState, Unit};
 use crate::node::services::{Activity, Condition, ServiceManager};
 
 /// A file as it is.
@@ -17,6 +17,8 @@ pub struct ObservedFile {
     pub digest: String,
     /// Permission bits.
     pub mode: u32,
+    /// User by number.
+    pub uid: u32,
     /// Group by number.
     pub gid: u32,
 }
@@ -37,6 +39,8 @@ pub struct Observed {
     pub files: BTreeMap<String, ObservedFile>,
     /// Units, by name. Empty where there is no service manager to ask.
     pub units: BTreeMap<Unit, ObservedUnit>,
+    /// Numbers of the users that exist, by name.
+    pub users: BTreeMap<String, u32>,
     /// Numbers of the groups that exist, by name.
     pub groups: BTreeMap<String, u32>,
 }
@@ -66,7 +70,13 @@ pub enum ObserveError {
     #[error("this machine has no group {group}")]
     NoGroup {
         /// Group.
-        group: &'static str,
+        group: String,
+    },
+    /// A user that a file needs is not on the machine.
+    #[error("this machine has no user {user}")]
+    NoUser {
+        /// User.
+        user: String,
     },
 }
 
@@ -77,21 +87,24 @@ pub fn observe(
     manager: Option<&dyn ServiceManager>,
 ) -> Result<Observed, ObserveError> {
     let mut observed = Observed {
-        groups: groups(files)?,
+        users: numbers(files, "/etc/passwd")?,
+        groups: numbers(files, "/etc/group")?,
         ..Observed::default()
     };
     for (path, file) in &desired.files {
-        if let Some(file) = file
-            && !observed.groups.contains_key(file.group)
-        {
-            return Err(ObserveError::NoGroup { group: file.group });
+        if let Some(file) = file {
+            owned(file, &observed)?;
         }
         let (content, mode, owner) = (files.read(path)?, files.mode(path)?, files.owner(path)?);
-        if let (Some(content), Some(mode), Some((_, gid))) = (content, mode, owner) {
+        if let (Some(content), Some(mode), Some((uid, gid))) = (content, mode, owner) {
             let digest = render::digest(&content);
-            observed
-                .files
-                .insert((*path).to_owned(), ObservedFile { digest, mode, gid });
+            let seen = ObservedFile {
+                digest,
+                mode,
+                uid,
+                gid,
+            };
+            observed.files.insert(path.clone(), seen);
         }
     }
     let Some(manager) = manager else {
@@ -118,8 +131,21 @@ pub fn observe(
     Ok(observed)
 }
 
-fn groups(files: &Files) -> Result<BTreeMap<String, u32>, FileError> {
-    let content = files.read("/etc/group")?.unwrap_or_default();
+fn owned(file: &DesiredFile, observed: &Observed) -> Result<(), ObserveError> {
+    if !observed.users.contains_key(&file.user) {
+        let user = file.user.clone();
+        return Err(ObserveError::NoUser { user });
+    }
+    if !observed.groups.contains_key(&file.group) {
+        let group = file.group.clone();
+        return Err(ObserveError::NoGroup { group });
+    }
+    Ok(())
+}
+
+/// Names and numbers of passwd(5) or group(5).
+fn numbers(files: &Files, path: &str) -> Result<BTreeMap<String, u32>, FileError> {
+    let content = files.read(path)?.unwrap_or_default();
     let lines = String::from_utf8_lossy(&content).into_owned();
     Ok(lines
         .lines()

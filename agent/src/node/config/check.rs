@@ -122,6 +122,155 @@ pub(super) fn region(text: &str) -> Result<(), String> {
     Err(format!("must be a region such as eu-central-1, got \"{text}\""))
 }
 
+/// Users: what useradd(8) takes.
+pub(super) fn user_name(text: &str) -> Result<(), String> {
+    let fits = |character: char| {
+        character.is_ascii_lowercase() || character.is_ascii_digit() || matches!(character, '_' | '-')
+    };
+    let starts = |character: char| character.is_ascii_lowercase() || character == '_';
+    if !text.starts_with(starts) {
+        return Err(format!(
+            "must begin with a lower-case letter or `_`, got \"{text}\""
+        ));
+    }
+    named(text, fits, 32, "lower-case letters, digits, `-` and `_`")
+}
+
+/// Paths that end in units, mounts and configurations: nothing in them that one of those reads in its own way.
+pub(super) fn absolute_path(text: &str) -> Result<(), String> {
+    let special = |character: char| {
+        character.is_whitespace()
+            || character.is_control()
+            || matches!(character, '"' | '\'' | '$' | '%' | '\\')
+    };
+    let segments = text.strip_prefix('/').map(|rest| rest.split('/'));
+    let plain = |segment: &str| !segment.is_empty() && segment != "." && segment != "..";
+    if segments.is_some_and(|mut segments| segments.all(plain)) && !text.contains(special) {
+        return Ok(());
+    }
+    Err(format!(
+        "must be an absolute path without `.`, `..`, white space, quotes, `$`, `%` and `\\`, got \"{text}\""
+    ))
+}
+
+/// Environment variables, as POSIX names them.
+pub(super) fn environment_name(text: &str) -> Result<(), String> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    if text.starts_with(|character: char| character.is_ascii_digit()) {
+        return Err(format!("must not begin with a digit, got \"{text}\""));
+    }
+    named(text, fits, 256, "letters, digits and `_`")
+}
+
+/// `StandardOutput=` of systemd.exec(5), but for what makes no sense for a service (`socket`, `fd:`).
+pub(super) fn standard_stream(text: &str) -> Result<(), String> {
+    const WORDS: [&str; 9] = [
+        "inherit",
+        "null",
+        "tty",
+        "journal",
+        "kmsg",
+        "journal+console",
+        "kmsg+console",
+        "syslog",
+        "syslog+console",
+    ];
+    let file = ["file:", "append:", "truncate:"]
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix));
+    match file {
+        Some(path) => absolute_path(path).map_err(|message| format!("names a file whose path {message}")),
+        None if WORDS.contains(&text) => Ok(()),
+        None => Err(format!(
+            "must be {}, file:PATH, append:PATH or truncate:PATH, got \"{text}\"",
+            WORDS.join(", ")
+        )),
+    }
+}
+
+/// Parameters of Systems Manager: at most 15 levels and 1011 characters.
+pub(super) fn parameter_name(text: &str) -> Result<(), String> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.');
+    let levels: Vec<&str> = text.strip_prefix('/').unwrap_or(text).split('/').collect();
+    let level = |level: &&str| !level.is_empty() && level.chars().all(fits);
+    if levels.len() <= 15 && text.len() <= 1011 && levels.iter().all(level) {
+        return Ok(());
+    }
+    Err(format!(
+        "must be the name of a parameter such as /cos/leader/node, got \"{text}\""
+    ))
+}
+
+/// EBS volumes.
+pub(super) fn volume_id(text: &str) -> Result<(), String> {
+    resource(text, "vol-", &[8, 17], "a volume such as vol-0123456789abcdef0")
+}
+
+/// EFS file systems.
+pub(super) fn file_system_id(text: &str) -> Result<(), String> {
+    resource(
+        text,
+        "fs-",
+        &[8, 17],
+        "a file system such as fs-0123456789abcdef0",
+    )
+}
+
+/// EFS access points.
+pub(super) fn access_point_id(text: &str) -> Result<(), String> {
+    resource(
+        text,
+        "fsap-",
+        &[17],
+        "an access point such as fsap-0123456789abcdef0",
+    )
+}
+
+fn resource(text: &str, prefix: &str, digits: &[usize], what: &str) -> Result<(), String> {
+    let hexadecimal = |rest: &str| rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    match text.strip_prefix(prefix) {
+        Some(rest) if digits.contains(&rest.len()) && hexadecimal(rest) => Ok(()),
+        _ => Err(format!("must be {what}, got \"{text}\"")),
+    }
+}
+
+/// Devices below /dev.
+pub(super) fn device_name(text: &str) -> Result<(), String> {
+    let fits = |character: char| {
+        character.is_ascii_lowercase() || character.is_ascii_digit() || matches!(character, '_' | '-' | '/')
+    };
+    match text.strip_prefix("/dev/") {
+        Some(rest) if !rest.is_empty() && rest.chars().all(fits) => Ok(()),
+        _ => Err(format!("must be a device such as /dev/sdf, got \"{text}\"")),
+    }
+}
+
+/// Options of mount(8).
+pub(super) fn mount_options(text: &str) -> Result<(), String> {
+    let fits = |character: char| {
+        character.is_ascii_alphanumeric() || matches!(character, '_' | '.' | '=' | ':' | '/' | '+' | '-')
+    };
+    let option = |option: &str| !option.is_empty() && option.chars().all(fits);
+    if text.split(',').all(option) {
+        return Ok(());
+    }
+    Err(format!(
+        "must be options of mount(8) with commas between them, got \"{text}\""
+    ))
+}
+
+/// Host volumes of Nomad.
+pub(super) fn volume_name(text: &str) -> Result<(), String> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+    named(text, fits, 128, "letters, digits, `-` and `_`")
+}
+
+/// Lifecycle hooks of Auto Scaling.
+pub(super) fn hook_name(text: &str) -> Result<(), String> {
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '/');
+    named(text, fits, 255, "letters, digits, `-`, `_` and `/`")
+}
+
 fn named(text: &str, fits: impl Fn(char) -> bool, longest: usize, of: &str) -> Result<(), String> {
     if text.is_empty() || text.len() > longest || !text.chars().all(fits) {
         return Err(format!("must be 1 to {longest} of {of}, got \"{text}\""));

@@ -1,55 +1,117 @@
-//! Owns how a `NodeConfig` and the facts of an instance become a `NodeSpec`: total, with every default filled in.
+//! Owns how a `NodeConfig` and the facts of an instance become a `NodeSpec`, with every default filled in.
 //! Touches nothing.
 
-use super::{ConsulSpec, NodeConfig, NodeSpec, NomadKind, NomadSpec, RetryJoin, Role};
+use thiserror::Error;
+
+use super::check;
+use super::node_config::NodeConfig;
+use super::node_spec::{ConsulSpec, NodeSpec, NomadClientSpec, NomadSpec};
+use super::roles::Role;
+use super::values::{Account, BootstrapExpect, ConsulDatacenter, NomadName, Region, RetryJoin};
 use crate::node::sources::InstanceFacts;
 
-/// Fills in what the user left open. It cannot fail: the document was checked when it was read.
-pub fn resolve(config: &NodeConfig, facts: &InstanceFacts) -> NodeSpec {
+/// What a user left to AWS, and AWS does not tell.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ResolveError {
+    /// The number of servers is to be the group's, and there is none, or it does not fit.
+    #[error("{path} is to be the size of the instance's Auto Scaling group, which {reason}")]
+    Group {
+        /// Key.
+        path: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Fills in what the user left open. `group` is how many instances the Auto Scaling group should have; it is needed
+/// only where [`asks_for_group`].
+pub fn resolve(
+    config: &NodeConfig,
+    facts: &InstanceFacts,
+    group: Option<u32>,
+) -> Result<NodeSpec, ResolveError> {
     let retry_join = match &config.consul.retry_join {
-        RetryJoin::Tag { key, value } => vec![auto_join(&facts.region, key, value)],
-        RetryJoin::Addresses(addresses) => addresses.clone(),
+        RetryJoin::Tag(tag) => vec![auto_join(
+            &facts.region,
+            tag.tag_key.as_str(),
+            tag.tag_value.as_str(),
+        )],
+        RetryJoin::Addresses(addresses) => addresses.iter().map(ToString::to_string).collect(),
     };
-    let kind = match config.role {
-        Role::ConsulServer => None,
-        // `read` refuses a server without the number.
-        Role::NomadServer => config
-            .nomad
-            .bootstrap_expect
-            .map(|bootstrap_expect| NomadKind::Server { bootstrap_expect }),
-        Role::NomadClient => Some(NomadKind::Client {
-            node_pool: config.nomad.node_pool.clone(),
-            meta: config.nomad.meta.clone(),
-            docker_privileged: config.docker_privileged,
-        }),
-    };
-    let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
-    NodeSpec {
-        role: config.role,
+    let or = |given: Option<&str>, default: &str| given.unwrap_or(default).to_owned();
+    let nomad = &config.nomad;
+    let client = config.role.has(Role::NomadClient).then(|| NomadClientSpec {
+        node_pool: nomad.node_pool.as_ref().map(ToString::to_string),
+        meta: nomad
+            .meta
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect(),
+        docker_privileged: config.docker.privileged.unwrap_or(false),
+    });
+    let server = servers("nomad.bootstrap_expect", nomad.bootstrap_expect, group)?;
+    Ok(NodeSpec {
+        roles: config.role.clone(),
         name: facts.instance_id.clone(),
         address: facts.private_ipv4,
         zone: facts.zone.clone(),
-        datacenter: or(&config.datacenter, &facts.zone),
+        datacenter: or(config.datacenter.as_ref().map(NomadName::as_str), &facts.zone),
         consul: ConsulSpec {
-            datacenter: or(&config.consul.datacenter, &facts.region),
+            datacenter: or(
+                config.consul.datacenter.as_ref().map(ConsulDatacenter::as_str),
+                &facts.region,
+            ),
             retry_join,
-            server: config.consul.bootstrap_expect,
+            server: servers("consul.bootstrap_expect", config.consul.bootstrap_expect, group)?,
             recursors: config.consul.recursors.clone(),
         },
-        nomad: kind.map(|kind| NomadSpec {
-            region: or(&config.nomad.region, &facts.region),
-            kind,
+        nomad: config.role.has_nomad().then(|| NomadSpec {
+            region: or(nomad.region.as_ref().map(NomadName::as_str), &facts.region),
+            server,
+            client,
         }),
         registries: registries(config, facts),
+    })
+}
+
+/// Whether the size of the instance's Auto Scaling group must be known.
+pub fn asks_for_group(config: &NodeConfig) -> bool {
+    [config.consul.bootstrap_expect, config.nomad.bootstrap_expect]
+        .contains(&Some(BootstrapExpect::AutoScalingGroup))
+}
+
+fn servers(
+    path: &'static str,
+    expect: Option<BootstrapExpect>,
+    group: Option<u32>,
+) -> Result<Option<u32>, ResolveError> {
+    let wrong = |reason: String| Err(ResolveError::Group { path, reason });
+    match (expect, group) {
+        (None, _) => Ok(None),
+        (Some(BootstrapExpect::Servers(number)), _) => Ok(Some(number)),
+        (Some(BootstrapExpect::AutoScalingGroup), None) => wrong("is not known".to_owned()),
+        (Some(BootstrapExpect::AutoScalingGroup), Some(size)) => {
+            match check::bootstrap_expect(i64::from(size)) {
+                Ok(number) => Ok(Some(number)),
+                Err(message) => wrong(message),
+            }
+        }
     }
 }
 
 fn registries(config: &NodeConfig, facts: &InstanceFacts) -> Vec<String> {
     let host = |account: &str, region: &str| format!("{account}.dkr.ecr.{region}.{}", facts.domain);
     let mut hosts = vec![host(&facts.account, &facts.region)];
-    hosts.extend(config.registries.iter().map(|registry| {
-        let account = registry.account.as_deref().unwrap_or(&facts.account);
-        host(account, registry.region.as_deref().unwrap_or(&facts.region))
+    hosts.extend(config.ecr.registries.iter().map(|registry| {
+        let account = registry
+            .account
+            .as_ref()
+            .map_or(facts.account.as_str(), Account::as_str);
+        let region = registry
+            .region
+            .as_ref()
+            .map_or(facts.region.as_str(), Region::as_str);
+        host(account, region)
     }));
     hosts.sort();
     hosts.dedup();

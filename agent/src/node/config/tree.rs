@@ -1,16 +1,45 @@
-//! Owns a document as values that know their place, so that a fault can name line and column.
+//! Owns a document as values that know where they were said, so that a fault can name document, line and column.
 //! Touches nothing.
 
 use std::fmt;
+use std::rc::Rc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
 use super::fault::Fault;
-use crate::node::sources::Document;
+use crate::node::sources::{Document, Origin};
+
+/// Where something was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Document.
+    pub(super) by: Rc<Origin>,
+    /// Line and column, both from 1, where the parser knew them.
+    pub(super) at: Option<(u64, u64)>,
+}
+
+impl Said {
+    /// A fault of what was said here.
+    pub(super) fn fault(&self, path: &str, message: impl Into<String>) -> Fault {
+        Fault {
+            origin: (*self.by).clone(),
+            path: path.to_owned(),
+            message: message.into(),
+            place: self.at,
+        }
+    }
+}
+
+/// A value and where it was said.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) value: Value,
+    pub(super) said: Said,
+}
 
 /// A value of YAML or JSON.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Value {
     Null,
     Boolean(bool),
@@ -18,8 +47,17 @@ pub(super) enum Value {
     /// A number that is not a whole one, or too large.
     OtherNumber(f64),
     Text(String),
-    List(Vec<Spanned<Value>>),
-    Map(Vec<(Spanned<String>, Spanned<Value>)>),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// One entry of a mapping.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    /// Where the key was said.
+    pub(super) said: Said,
+    pub(super) node: Node,
 }
 
 impl Value {
@@ -31,30 +69,47 @@ impl Value {
             Self::Number(value) => value.to_string(),
             Self::OtherNumber(value) => value.to_string(),
             Self::Text(value) => format!("\"{value}\""),
+            Self::List(list) if list.is_empty() => "an empty list".to_owned(),
             Self::List(_) => "a list".to_owned(),
             Self::Map(_) => "a mapping".to_owned(),
         }
     }
 }
 
-/// Line and column, if the parser knew them.
-pub(super) fn place<T>(value: &Spanned<T>) -> Option<(u64, u64)> {
-    let location = value.referenced;
-    (location.line() > 0).then(|| (location.line(), location.column()))
+impl Node {
+    /// The value of a key; none if this is no mapping, has no such key, or has nothing behind it, which says no more
+    /// than its absence.
+    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+        let Value::Map(entries) = &self.value else {
+            return None;
+        };
+        let entry = entries.iter().find(|entry| entry.key == key)?;
+        (!matches!(entry.node.value, Value::Null)).then_some(&entry.node)
+    }
+
+    /// The value at a path of keys with dots between them.
+    pub(super) fn at(&self, path: &str) -> Option<&Node> {
+        path.split('.').try_fold(self, |node, key| node.get(key))
+    }
+}
+
+/// `path.key`, or the key alone at the top.
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 /// Parses a document; YAML and JSON are both fine. A key given twice is a fault.
-pub(super) fn parse(document: &Document) -> Result<Spanned<Value>, Fault> {
-    let fault = |message: String, place| Fault {
-        origin: document.origin.clone(),
-        path: String::new(),
-        message,
-        place,
-    };
+pub(super) fn parse(document: &Document) -> Result<Node, Fault> {
+    let by = Rc::new(document.origin.clone());
+    let fault = |message: String, at| Said { by: by.clone(), at }.fault("", message);
     let text = std::str::from_utf8(&document.bytes)
         .map_err(|error| fault(format!("is not UTF-8 text: {error}"), None))?;
     let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::Error, with_snippet: false };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let place = error.location().filter(|location| location.line() > 0);
         let said = error.without_snippet().to_string();
         // The place is told in our own words, and the parser's options are not the user's business.
@@ -65,73 +120,105 @@ pub(super) fn parse(document: &Document) -> Result<Spanned<Value>, Fault> {
             format!("is not readable: {said}"),
             place.map(|location| (location.line(), location.column())),
         )
-    })
+    })?;
+    Ok(located(raw, &by))
 }
 
-impl<'de> Deserialize<'de> for Value {
+/// What the parser makes; places are taken over by [`located`].
+enum Raw {
+    Scalar(Value),
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+}
+
+fn said<T>(spanned: &Spanned<T>, by: &Rc<Origin>) -> Said {
+    let location = spanned.referenced;
+    let at = (location.line() > 0).then(|| (location.line(), location.column()));
+    Said { by: by.clone(), at }
+}
+
+fn located(raw: Spanned<Raw>, by: &Rc<Origin>) -> Node {
+    let place = said(&raw, by);
+    let value = match raw.value {
+        Raw::Scalar(value) => value,
+        Raw::List(list) => Value::List(list.into_iter().map(|raw| located(raw, by)).collect()),
+        Raw::Map(entries) => {
+            let entry = |(key, raw): (Spanned<String>, Spanned<Raw>)| Entry {
+                said: said(&key, by),
+                key: key.value,
+                node: located(raw, by),
+            };
+            Value::Map(entries.into_iter().map(entry).collect())
+        }
+    };
+    Node { value, said: place }
+}
+
+impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+        deserializer.deserialize_any(RawVisitor)
     }
 }
 
-struct ValueVisitor;
+struct RawVisitor;
 
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Null))
     }
 
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Null))
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        Value::deserialize(deserializer)
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
+        Raw::deserialize(deserializer)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Boolean(value))
+    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Boolean(value)))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value))
+    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Number(value)))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
         #[expect(
             clippy::cast_precision_loss,
             reason = "only shown in a message that refuses it"
         )]
-        Ok(i64::try_from(value).map_or(Value::OtherNumber(value as f64), Value::Number))
+        let number = i64::try_from(value).map_or(Value::OtherNumber(value as f64), Value::Number);
+        Ok(Raw::Scalar(number))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::OtherNumber(value))
+    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::OtherNumber(value)))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::Text(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
+        Ok(Raw::Scalar(Value::Text(value.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Raw, A::Error> {
         let mut list = Vec::new();
         while let Some(value) = sequence.next_element()? {
             list.push(value);
         }
-        Ok(Value::List(list))
+        Ok(Raw::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(Value::Map(entries))
+        Ok(Raw::Map(entries))
     }
 }

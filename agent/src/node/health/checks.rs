@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::api::LocalApis;
-use crate::node::config::Role;
+use crate::node::config::{Role, Roles};
 use crate::node::render::Record;
 
 /// One thing that a healthy node does.
@@ -45,14 +45,18 @@ impl fmt::Display for Check {
 }
 
 impl Check {
-    /// The checks of a role.
-    pub fn of(role: Role) -> Vec<Self> {
+    /// The checks of a node.
+    pub fn of(roles: &Roles) -> Vec<Self> {
         let mut checks = vec![Self::ConsulAgent, Self::ConsulLeader, Self::ConsulMembers];
-        checks.extend_from_slice(match role {
-            Role::ConsulServer => &[],
-            Role::NomadServer => &[Self::NomadAgent, Self::NomadServers],
-            Role::NomadClient => &[Self::Docker, Self::NomadAgent, Self::NomadNode],
-        });
+        if roles.has_nomad() {
+            checks.push(Self::NomadAgent);
+        }
+        if roles.has(Role::NomadServer) {
+            checks.push(Self::NomadServers);
+        }
+        if roles.has(Role::NomadClient) {
+            checks.extend_from_slice(&[Self::Docker, Self::NomadNode]);
+        }
         checks
     }
 
@@ -152,15 +156,19 @@ struct NomadHalf {
 fn nomad_agent(record: &Record, apis: &LocalApis) -> Result<String, String> {
     // It answers 500 when a half is not healthy, with the reason in the body, which the error then holds.
     let health: NomadHealth = apis.nomad("/v1/agent/health")?;
-    let (name, half) = match record.role {
-        Role::NomadClient => ("client", health.client),
-        _ => ("server", health.server),
-    };
-    match half {
-        Some(half) if half.ok => Ok(half.message),
-        Some(half) => Err(half.message),
-        None => Err(format!("it does not run as {name}")),
-    }
+    let halves = [
+        (Role::NomadServer, "server", health.server),
+        (Role::NomadClient, "client", health.client),
+    ];
+    let wanted = halves.into_iter().filter(|(role, ..)| record.roles.has(*role));
+    let judged: Result<Vec<String>, String> = wanted
+        .map(|(_, name, half)| match half {
+            Some(half) if half.ok => Ok(half.message),
+            Some(half) => Err(half.message),
+            None => Err(format!("it does not run as {name}")),
+        })
+        .collect();
+    judged.map(|messages| messages.join("; "))
 }
 
 #[derive(Deserialize)]

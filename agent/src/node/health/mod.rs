@@ -41,7 +41,7 @@ pub struct Health {
 /// Runs every check of the role side by side until each has passed, or the deadline.
 pub fn prove(record: &Record, apis: &LocalApis, deadline: Duration) -> Health {
     let checks: Vec<Outcome> = thread::scope(|scope| {
-        let running: Vec<_> = Check::of(record.role)
+        let running: Vec<_> = Check::of(&record.roles)
             .into_iter()
             .map(|check| scope.spawn(move || run(check, record, apis, deadline)))
             .collect();

@@ -57,6 +57,7 @@ struct Telemetry {
 
 pub(super) fn render(spec: &NodeSpec, version: Version) -> Result<String, RenderError> {
     let server = spec.consul.server.is_some();
+    let roles = spec.roles.to_string();
     let block = Feature::ConsulUiConfig.known_by(version);
     json(&Consul {
         datacenter: &spec.consul.datacenter,
@@ -77,7 +78,7 @@ pub(super) fn render(spec: &NodeSpec, version: Version) -> Result<String, Render
         disable_update_check: true,
         node_meta: BTreeMap::from([
             ("zone", spec.zone.as_str()),
-            ("role", spec.role.name()),
+            ("role", roles.as_str()),
             ("datacenter", spec.datacenter.as_str()),
         ]),
         recursors: &spec.consul.recursors,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::config::{NodeSpec, Role};
+use super::config::{NodeSpec, Role, Roles};
 
 pub use version::{Feature, Product, Version, VersionError, Versions};
 
@@ -53,15 +53,17 @@ impl Unit {
     }
 }
 
-/// Content and permissions of one file. Its owner is root.
+/// Content, owner and permissions of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredFile {
     /// What is in it.
     pub content: Vec<u8>,
     /// Permission bits.
     pub mode: u32,
+    /// Who owns it, by name; must exist on the machine.
+    pub user: String,
     /// Group by name, which must exist on the machine.
-    pub group: &'static str,
+    pub group: String,
 }
 
 /// What should become of a unit.
@@ -79,14 +81,14 @@ pub struct RunsWith {
     /// Digest over its files and its binary's version, lower-case hexadecimal SHA-256.
     pub digest: String,
     /// Its files, keys of [`DesiredState::files`].
-    pub files: Vec<&'static str>,
+    pub files: Vec<String>,
 }
 
 /// What a node should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredState {
     /// Files by path; none for a file that must not be there.
-    pub files: BTreeMap<&'static str, Option<DesiredFile>>,
+    pub files: BTreeMap<String, Option<DesiredFile>>,
     /// Units that COS decides about on this role; the others stay as they are.
     pub units: BTreeMap<Unit, DesiredUnit>,
 }
@@ -119,39 +121,39 @@ pub fn render(spec: &NodeSpec, versions: &Versions) -> Result<DesiredState, Rend
     let mut files = BTreeMap::new();
     let mut units = BTreeMap::new();
     files.insert(
-        CONSUL_CONFIGURATION,
+        CONSUL_CONFIGURATION.to_owned(),
         Some(private(consul::render(spec, versions.consul)?, "consul")),
     );
     units.insert(
         Unit::Consul,
-        running(&files, vec![CONSUL_CONFIGURATION], versions.consul),
+        running(&files, &[CONSUL_CONFIGURATION], versions.consul),
     );
     if let Some(nomad) = &spec.nomad {
         let drop_in = nomad::drop_in(versions.nomad);
         files.insert(
-            NOMAD_CONFIGURATION,
+            NOMAD_CONFIGURATION.to_owned(),
             Some(private(nomad::render(spec, nomad, versions.nomad)?, "nomad")),
         );
-        files.insert(NOMAD_DROP_IN, Some(public(drop_in)));
+        files.insert(NOMAD_DROP_IN.to_owned(), Some(public(drop_in)));
         units.insert(
             Unit::Nomad,
-            running(&files, vec![NOMAD_CONFIGURATION, NOMAD_DROP_IN], versions.nomad),
+            running(&files, &[NOMAD_CONFIGURATION, NOMAD_DROP_IN], versions.nomad),
         );
     } else {
-        files.insert(NOMAD_CONFIGURATION, None);
-        files.insert(NOMAD_DROP_IN, None);
+        files.insert(NOMAD_CONFIGURATION.to_owned(), None);
+        files.insert(NOMAD_DROP_IN.to_owned(), None);
         units.insert(Unit::Nomad, DesiredUnit::Stopped);
     }
-    if spec.role == Role::NomadClient {
+    if spec.roles.has(Role::NomadClient) {
         // COS writes nothing that Docker reads at its start; the file below is read anew at every pull.
         units.insert(Unit::Containerd, DesiredUnit::Running(None));
         units.insert(Unit::Docker, DesiredUnit::Running(None));
         files.insert(
-            DOCKER_CLIENT_CONFIGURATION,
+            DOCKER_CLIENT_CONFIGURATION.to_owned(),
             Some(public(docker::client_configuration(spec)?)),
         );
     }
-    files.insert(RECORD, Some(public(record(spec, versions)?)));
+    files.insert(RECORD.to_owned(), Some(public(record(spec, versions)?)));
     Ok(DesiredState { files, units })
 }
 
@@ -161,7 +163,8 @@ pub struct Record {
     /// Version of this record.
     pub version: u32,
     /// What the node is for.
-    pub role: Role,
+    #[serde(rename = "role")]
+    pub roles: Roles,
     /// Name in Consul and Nomad.
     pub name: String,
     /// COS's datacenter.
@@ -177,28 +180,25 @@ pub struct Record {
 }
 
 fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, RenderError> {
-    let nomad_servers = match spec.nomad.as_ref().map(|nomad| &nomad.kind) {
-        Some(super::config::NomadKind::Server { bootstrap_expect }) => Some(*bootstrap_expect),
-        _ => None,
-    };
     json(&Record {
         version: 1,
-        role: spec.role,
+        roles: spec.roles.clone(),
         name: spec.name.clone(),
         datacenter: spec.datacenter.clone(),
         consul_servers: spec.consul.server,
-        nomad_servers,
+        nomad_servers: spec.nomad.as_ref().and_then(|nomad| nomad.server),
         consul: versions.consul,
         nomad: versions.nomad,
     })
 }
 
 /// Readable by root and by the service's own group: later versions of the document will hold secrets.
-fn private(content: String, group: &'static str) -> DesiredFile {
+fn private(content: String, group: &str) -> DesiredFile {
     DesiredFile {
         content: content.into_bytes(),
         mode: 0o640,
-        group,
+        user: "root".to_owned(),
+        group: group.to_owned(),
     }
 }
 
@@ -206,23 +206,20 @@ fn public(content: String) -> DesiredFile {
     DesiredFile {
         content: content.into_bytes(),
         mode: 0o644,
-        group: "root",
+        user: "root".to_owned(),
+        group: "root".to_owned(),
     }
 }
 
 /// A unit runs with its files and its binary: another version is another thing to run.
-fn running(
-    all: &BTreeMap<&'static str, Option<DesiredFile>>,
-    files: Vec<&'static str>,
-    version: Version,
-) -> DesiredUnit {
+fn running(all: &BTreeMap<String, Option<DesiredFile>>, files: &[&str], version: Version) -> DesiredUnit {
     let mut together = version.to_string();
-    for file in files.iter().filter_map(|path| all.get(path)).flatten() {
+    for file in files.iter().filter_map(|path| all.get(*path)).flatten() {
         together.push_str(&digest(&file.content));
     }
     DesiredUnit::Running(Some(RunsWith {
         digest: digest(together.as_bytes()),
-        files,
+        files: files.iter().map(|path| (*path).to_owned()).collect(),
     }))
 }
 

@@ -6,13 +6,12 @@ use hcl::structure::BodyBuilder;
 use hcl::{Block, Body, Expression};
 
 use super::{DOCKER_CLIENT_CONFIGURATION, Feature, Product, RenderError, Version};
-use crate::node::config::{NodeSpec, NomadKind, NomadSpec};
+use crate::node::config::{NodeSpec, NomadClientSpec, NomadSpec};
 
 /// How long a client that gets SIGTERM waits for its jobs to move away.
 const DRAIN_DEADLINE: &str = "5m";
 
 pub(super) fn render(spec: &NodeSpec, nomad: &NomadSpec, version: Version) -> Result<String, RenderError> {
-    let client = matches!(nomad.kind, NomadKind::Client { .. });
     let address = spec.address.to_string();
     let advertise = ["http", "rpc", "serf"]
         .into_iter()
@@ -29,19 +28,17 @@ pub(super) fn render(spec: &NodeSpec, nomad: &NomadSpec, version: Version) -> Re
         .add_attribute(("disable_update_check", true))
         // The unit stops Nomad with SIGINT: a restart keeps the node and its jobs. SIGTERM sends them away first.
         .add_attribute(("leave_on_interrupt", false))
-        .add_attribute(("leave_on_terminate", client))
+        .add_attribute(("leave_on_terminate", nomad.server.is_none()))
         .add_block(advertise.build());
-    let body = match &nomad.kind {
-        NomadKind::Server { bootstrap_expect } => body.add_block(server(*bootstrap_expect)),
-        NomadKind::Client {
-            node_pool,
-            meta,
-            docker_privileged,
-        } => {
-            let client = client_block(node_pool.as_deref(), meta, version)?;
-            body.add_block(client)
-                .add_block(docker_plugin(*docker_privileged))
-        }
+    let body = match nomad.server {
+        Some(bootstrap_expect) => body.add_block(server(bootstrap_expect)),
+        None => body,
+    };
+    let body = match &nomad.client {
+        Some(client) => body
+            .add_block(client_block(client, version)?)
+            .add_block(docker_plugin(client.docker_privileged)),
+        None => body,
     };
     let body = finish(body);
     hcl::to_string(&body).map_err(|error| RenderError::Hcl(error.to_string()))
@@ -54,13 +51,9 @@ fn server(bootstrap_expect: u32) -> Block {
         .build()
 }
 
-fn client_block(
-    node_pool: Option<&str>,
-    meta: &std::collections::BTreeMap<String, String>,
-    version: Version,
-) -> Result<Block, RenderError> {
+fn client_block(spec: &NomadClientSpec, version: Version) -> Result<Block, RenderError> {
     let mut client = Block::builder("client").add_attribute(("enabled", true));
-    if let Some(pool) = node_pool {
+    if let Some(pool) = &spec.node_pool {
         if !Feature::NomadNodePool.known_by(version) {
             return Err(RenderError::TooOld {
                 setting: "nomad.node_pool",
@@ -69,7 +62,7 @@ fn client_block(
                 installed: version,
             });
         }
-        client = client.add_attribute(("node_pool", pool));
+        client = client.add_attribute(("node_pool", pool.as_str()));
     }
     client = client
         .add_attribute(("cni_path", "/opt/cni/bin"))
@@ -80,10 +73,11 @@ fn client_block(
         .into_iter()
         .collect();
     client = client.add_attribute(("options", options));
-    if !meta.is_empty() {
+    if !spec.meta.is_empty() {
         // An object and not a block: keys may hold dots.
         let key = |key: &str| ObjectKey::Expression(Expression::from(key));
-        let object: Expression = meta
+        let object: Expression = spec
+            .meta
             .iter()
             .map(|(name, value)| (key(name), value.as_str()))
             .collect();

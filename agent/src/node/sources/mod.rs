@@ -22,6 +22,8 @@ pub enum Origin {
     File(PathBuf),
     /// The instance's user-data, read from the metadata service.
     UserData,
+    /// COS's own example of a node, which the boot test has judged.
+    Sample,
 }
 
 impl fmt::Display for Origin {
@@ -29,6 +31,7 @@ impl fmt::Display for Origin {
         match self {
             Self::File(path) => write!(formatter, "{}", path.display()),
             Self::UserData => formatter.write_str("user-data"),
+            Self::Sample => formatter.write_str("the sample"),
         }
     }
 }

@@ -1,0 +1,115 @@
+//! Owns NodeConfig as JSON Schema, and the reference for people that is made of it.
+//! Touches nothing.
+
+use std::fmt::Write;
+
+use serde_json::Value as Json;
+
+use super::node_config::NodeConfig;
+use super::record::Read;
+use super::tree::join;
+
+/// JSON Schema of a NodeConfig document, draft 7.
+pub fn json_schema() -> Json {
+    let mut schema = NodeConfig::schema();
+    schema["$schema"] = Json::from("http://json-schema.org/draft-07/schema#");
+    schema["title"] = Json::from("NodeConfig of COS, version 1");
+    schema
+}
+
+/// Every key with what it is, as Markdown.
+pub fn reference() -> String {
+    let mut text = String::from("| key | holds | |\n|---|---|---|\n");
+    rows(&NodeConfig::schema(), "", &mut text);
+    text
+}
+
+fn rows(schema: &Json, path: &str, text: &mut String) {
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
+    let required = |key: &str| {
+        schema["required"]
+            .as_array()
+            .is_some_and(|required| required.iter().any(|name| name == key))
+    };
+    for (key, value) in properties {
+        let path = join(path, key);
+        let words = value["description"].as_str().unwrap_or_default();
+        let words = words.lines().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+        let needed = if required(key) { "**needed.** " } else { "" };
+        let _ = writeln!(text, "| `{path}` | {} | {needed}{words} |", holds(value));
+        rows(value, &path, text);
+        rows(&value["items"], &format!("{path}[]"), text);
+        rows(&value["additionalProperties"], &join(&path, "NAME"), text);
+        for choice in value["anyOf"].as_array().into_iter().flatten() {
+            rows(choice, &path, text);
+        }
+    }
+}
+
+/// What a key may hold, in two words.
+fn holds(schema: &Json) -> String {
+    if let Some(words) = schema["enum"].as_array() {
+        let words: Vec<String> = words
+            .iter()
+            .map(|word| {
+                format!(
+                    "`{}`",
+                    word.as_str().map_or_else(|| word.to_string(), str::to_owned)
+                )
+            })
+            .collect();
+        return words.join(", ");
+    }
+    if let Some(choices) = schema["anyOf"].as_array().filter(|_| schema["type"].is_null()) {
+        return choices.iter().map(holds).collect::<Vec<_>>().join(" or ");
+    }
+    match schema["type"].as_str() {
+        Some("array") => format!("list of {}", holds(&schema["items"])),
+        Some("object") if schema["additionalProperties"].is_object() => {
+            format!("mapping of {}", holds(&schema["additionalProperties"]))
+        }
+        Some("object") => "mapping".to_owned(),
+        Some("integer") => format!("{} to {}", schema["minimum"], schema["maximum"]),
+        Some("string") => "text".to_owned(),
+        Some(other) => other.to_owned(),
+        None => "value".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_documented() {
+        fn look(schema: &Json, path: &str) {
+            for (key, value) in schema["properties"].as_object().into_iter().flatten() {
+                let path = join(path, key);
+                assert!(
+                    value["description"]
+                        .as_str()
+                        .is_some_and(|words| words.ends_with('.')),
+                    "{path}: {value}"
+                );
+                look(value, &path);
+                look(&value["items"], &path);
+                look(&value["additionalProperties"], &path);
+            }
+        }
+        look(&json_schema(), "");
+    }
+
+    #[test]
+    fn the_reference_has_nested_keys() {
+        let reference = reference();
+        for key in [
+            "`consul.retry_join.tag_key`",
+            "`disks[].mount`",
+            "`nomad.host_volumes.NAME.path`",
+        ] {
+            assert!(reference.contains(key), "{key} is not in\n{reference}");
+        }
+    }
+}
