@@ -10,6 +10,7 @@ use crate::builder::{self, Booted, BuilderError, Check, InstallReport, Machine, 
 use crate::error::AgentError;
 use crate::host::{Files, RealPrograms};
 use crate::node::cli::{ApplyArguments, CheckArguments, HealthArguments};
+use crate::node::report::ReportArguments;
 use crate::output;
 
 /// Installs, verifies and seals a COS image; configures, proves and drains a COS node.
@@ -52,6 +53,9 @@ pub enum Command {
     /// Prove that this node does its work: members, leaders, drivers.
     #[command(after_help = "Example: cos-agent health --deadline 120s")]
     Health(HealthArguments),
+    /// Show what the last `apply` did, and how long each part of it took.
+    #[command(after_help = "Example: cos-agent report")]
+    Report(ReportArguments),
     /// Print the version and the architecture.
     #[command(after_help = "Example: cos-agent version")]
     Version,
@@ -129,6 +133,7 @@ impl Command {
             Self::Apply(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Check(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Report(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Version => {
                 output::data(&format!(
                     "cos-agent {} {}",

@@ -7,9 +7,11 @@ pub mod health;
 mod http;
 mod pipeline;
 pub mod render;
+pub mod report;
 pub mod services;
 pub mod sources;
 mod wait;
+mod warm;
 
 use std::path::Path;
 

@@ -8,13 +8,16 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::apply::{
-    Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Ports, diff, judge, observe,
+    Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, ObserveError, Ports,
+    Verdicts, diff, judge, observe,
 };
 use super::config::{self, Faults, NodeSpec, ResolveError, Roles};
 use super::health::ConsulApi;
-use super::render::{self, DesiredState, RenderError, VersionError, Versions};
+use super::render::{self, DesiredState, RenderError, Unit, VersionError};
+use super::report::Timeline;
 use super::services::ServiceManager;
 use super::sources::{CONFIGURATION, Document, Imds, ImdsError};
+use super::warm;
 use crate::host::{FileError, Files, ProgramError, Programs};
 
 /// `apply`, `check` or `health` came to a bad end.
@@ -73,6 +76,15 @@ pub enum NodeError {
     /// The record of the last `apply` is not readable.
     #[error("{} is not readable", render::RECORD)]
     Record(#[source] serde_json::Error),
+    /// The report of the last `apply` is not readable.
+    #[error("{} is not readable", path.display())]
+    Report {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
     /// `apply` never came to its end here.
     #[error("this node was never configured: there is no {}", render::RECORD)]
     NeverApplied,
@@ -104,7 +116,8 @@ impl NodeError {
             | Self::Judge(JudgeError::Refused {
                 source: ProgramError::Failed { .. },
                 ..
-            }) => 2,
+            })
+            | Self::Execute(ExecuteError::Refused(_)) => 2,
             _ => 6,
         }
     }
@@ -128,6 +141,7 @@ impl NodeError {
                 Some(format!("journalctl --unit {} --lines 50", unit.name()))
             }
             Self::NeverApplied => Some("run cos-agent apply first".to_owned()),
+            Self::Report { .. } => Some("the next cos-agent apply writes it anew".to_owned()),
             Self::Unhealthy { .. } => {
                 Some("journalctl --unit consul --unit nomad --unit docker --lines 50".to_owned())
             }
@@ -139,27 +153,52 @@ impl NodeError {
 /// Reads the node's configuration and the facts of the instance, and settles what is left open.
 ///
 /// Without `named`, the file that cloud-init writes comes first, then user-data that is a bare document.
-pub fn configure(files: &Files, named: Option<&Path>, imds: &mut Imds) -> Result<NodeSpec, NodeError> {
-    // A file is at hand and may be wrong; the metadata service may be slow.
-    let document = match named {
-        Some(path) => {
-            let absent = || NodeError::NoFile(path.to_owned());
-            // A name on the command line is the caller's, not below the root.
-            Some(Document::from_file(&Files::new("/"), &absolute(path)?)?.ok_or_else(absent)?)
-        }
-        None => Document::from_file(files, Path::new(CONFIGURATION))?,
-    };
-    let document = match document {
-        Some(document) => document,
-        None => imds
-            .user_data()?
-            .and_then(Document::from_user_data)
-            .ok_or_else(|| NodeError::NoConfiguration {
-                path: PathBuf::from(CONFIGURATION),
-            })?,
-    };
-    let config = config::read(&[document])?;
-    Ok(config::resolve(&config, &imds.facts()?, None)?)
+pub fn configure(
+    files: &Files,
+    named: Option<&Path>,
+    imds: &mut Imds,
+    timeline: &Timeline,
+) -> Result<NodeSpec, NodeError> {
+    let config = timeline.measure("documents", || {
+        // A file is at hand and may be wrong; the metadata service may be slow.
+        let document = match named {
+            Some(path) => {
+                let absent = || NodeError::NoFile(path.to_owned());
+                // A name on the command line is the caller's, not below the root.
+                Some(Document::from_file(&Files::new("/"), &absolute(path)?)?.ok_or_else(absent)?)
+            }
+            None => Document::from_file(files, Path::new(CONFIGURATION))?,
+        };
+        let document = match document {
+            Some(document) => document,
+            None => asked(imds, timeline, "imds user-data", Imds::user_data)?
+                .and_then(Document::from_user_data)
+                .ok_or_else(|| NodeError::NoConfiguration {
+                    path: PathBuf::from(CONFIGURATION),
+                })?,
+        };
+        Ok::<_, NodeError>(config::read(&[document])?)
+    })?;
+    warm::others(files, &config.role);
+    let facts = asked(imds, timeline, "imds facts", Imds::facts)?;
+    Ok(config::resolve(&config, &facts, None)?)
+}
+
+/// Asks the metadata service, and records how often it had to be asked again.
+fn asked<T>(
+    imds: &mut Imds,
+    timeline: &Timeline,
+    name: &str,
+    ask: impl FnOnce(&mut Imds) -> Result<T, ImdsError>,
+) -> Result<T, ImdsError> {
+    let mut running = timeline.begin(name);
+    let before = imds.retries();
+    let answer = ask(imds);
+    running.retried(imds.retries() - before);
+    if answer.is_err() {
+        running.fail();
+    }
+    answer
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, NodeError> {
@@ -179,6 +218,8 @@ pub struct Environment<'a> {
     pub consul: &'a dyn ConsulApi,
     /// How long all waits together may take.
     pub deadline: Duration,
+    /// Records what takes how long.
+    pub timeline: &'a Timeline,
 }
 
 /// Whether changes are carried out or only told.
@@ -223,24 +264,44 @@ pub fn apply_spec(
         manager,
         consul,
         deadline,
+        timeline,
     } = *environment;
-    let versions = Versions::detect(files, programs)?;
-    let desired = render::render(spec, &versions)?;
-    let observed = observe(&desired, files, manager)?;
+    let installed = timeline.measure("versions", || render::recognise(files, programs, timeline))?;
+    let desired = timeline.measure("render", || render::render(spec, &installed.versions))?;
+    let observed = timeline.measure("observe", || observe(&desired, files, manager))?;
     let changes = diff(&desired, &observed);
+    let verdicts = Verdicts::find(&desired, &observed, files, mode == Mode::DryRun)?;
     if !changes.0.is_empty() {
-        judge(&desired, files, programs)?;
+        for (product, judgement) in verdicts.judgements() {
+            timeline.decide(
+                format!("{product} judges its configuration"),
+                judgement.word(),
+                judgement.reason(),
+            );
+        }
+        let before = verdicts.products(Judgement::Before);
+        if !before.is_empty() {
+            timeline.measure("judge", || judge(&desired, files, programs, &before))?;
+        }
     }
-    if mode == Mode::Execute {
+    if mode == Mode::Execute && !changes.0.is_empty() {
         let ports = Ports {
             files,
             manager: manager.ok_or(NodeError::NoServiceManager)?,
             consul,
         };
-        let executor = Executor::new(ports, deadline);
-        for change in &changes.0 {
-            tell(change);
-            executor.execute(change)?;
+        let refusal = |unit| refusal(unit, &verdicts, &desired, files, programs);
+        let mut listeners = Listeners {
+            tell: &mut tell,
+            refusal: &refusal,
+            timeline,
+        };
+        Executor::new(ports, deadline).carry_out(&changes, &mut listeners)?;
+        // Only notes: without them the next run asks and has judged once more.
+        for kept in [verdicts.keep(files), installed.keep(files)] {
+            if let Err(error) = kept {
+                timeline.decide("note for the next run", "not kept", error);
+            }
         }
     }
     Ok(Applied {
@@ -252,6 +313,25 @@ pub fn apply_spec(
         notes: notes(&desired, files)?,
         milliseconds: start.elapsed().as_millis(),
     })
+}
+
+/// Why a product that judges by its start did not come up, if the reason is its configuration: its validator says it in
+/// words. What its validator takes, and a validator that does not answer, is no refusal.
+fn refusal(
+    unit: Unit,
+    verdicts: &Verdicts,
+    desired: &DesiredState,
+    files: &Files,
+    programs: &(dyn Programs + Sync),
+) -> Option<JudgeError> {
+    let product = verdicts.judged_by_start(unit)?;
+    match judge(desired, files, programs, &[product]) {
+        Err(JudgeError::Refused {
+            product,
+            source: source @ ProgramError::Failed { .. },
+        }) => Some(JudgeError::RefusedAtStart { product, source }),
+        _ => None,
+    }
 }
 
 /// The image may be without the helper that the Docker configuration names; every other registry works then.

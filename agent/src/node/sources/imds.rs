@@ -108,6 +108,7 @@ pub struct Imds {
     budget: Duration,
     start: Instant,
     token: Option<String>,
+    retries: u32,
 }
 
 impl Imds {
@@ -119,7 +120,13 @@ impl Imds {
             budget,
             start: Instant::now(),
             token: None,
+            retries: 0,
         }
+    }
+
+    /// How often anything had to be asked again.
+    pub fn retries(&self) -> u32 {
+        self.retries
     }
 
     /// Who and where this machine is.
@@ -166,7 +173,9 @@ impl Imds {
         let url = self.url(path);
         let mut token_withheld = false;
         let left = self.budget.saturating_sub(self.start.elapsed());
+        let mut tries: u32 = 0;
         let ended = wait::until(left, BACKOFF, || {
+            tries += 1;
             let token = match self.token.clone() {
                 Some(token) => token,
                 None => match self.ask_token(&mut token_withheld)? {
@@ -191,6 +200,7 @@ impl Imds {
                 Met::Passing(reason) => Ok(ControlFlow::Continue(reason)),
             }
         });
+        self.retries += tries.saturating_sub(1);
         ended.map_err(|error| match error {
             WaitError::Deadline { last_reason, .. } => ImdsError::Silent {
                 url: url.clone(),
