@@ -2,6 +2,7 @@
 //! Touches files (reading) and the metadata service.
 
 pub mod imds;
+pub mod resolver;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
