@@ -89,16 +89,16 @@ impl ApplyArguments {
         };
         let mut imds = Imds::new(&self.imds, imds::BUDGET);
         // The machine is looked at while the metadata service answers.
-        let (configured, resolver) = thread::scope(|scope| {
-            let resolver = scope.spawn(|| {
+        let (configured, outlook) = thread::scope(|scope| {
+            let outlook = scope.spawn(|| {
                 let manager = manage();
-                pipeline::look_at_resolver(files, manager.as_deref(), &programs, timeline)
+                pipeline::look_ahead(files, manager.as_deref(), &programs, timeline)
             });
             let configured = pipeline::configure(files, self.config.as_deref(), &mut imds, timeline);
-            let resolver = resolver
+            let outlook = outlook
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (configured, resolver)
+            (configured, outlook)
         });
         let mut spec = match configured {
             Err(NodeError::Configuration(faults)) => {
@@ -111,7 +111,8 @@ impl ApplyArguments {
         if mode == Mode::Execute && manager.is_none() {
             return Err(NodeError::NoServiceManager);
         }
-        spec.settle_dns(&resolver?)?;
+        let outlook = outlook?;
+        spec.settle_dns(&outlook.resolver)?;
         let environment = Environment {
             files,
             programs: &programs,
@@ -119,6 +120,7 @@ impl ApplyArguments {
             consul: &LocalConsul::new(&self.consul),
             deadline: self.deadline,
             timeline,
+            outlook: Some(&outlook),
         };
         let applied = pipeline::apply_spec(&spec, &environment, mode, |change| {
             // What was done counts, not whether somebody reads it.

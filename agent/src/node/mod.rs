@@ -19,7 +19,7 @@ use config::{NodeConfig, Role};
 use render::Versions;
 use sources::InstanceFacts;
 
-pub use pipeline::{Applied, Environment, Mode, NodeError, apply_spec, configure, look_at_resolver};
+pub use pipeline::{Applied, Environment, Mode, NodeError, Outlook, apply_spec, configure, look_ahead};
 
 use crate::host::{Files, Invocation};
 

@@ -8,13 +8,13 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::apply::{
-    Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, ObserveError, Ports,
-    Verdicts, diff, judge, observe,
+    self, Change, ChangeSet, Conditions, ExecuteError, Executor, JudgeError, Judgement, Listeners,
+    ObserveError, Ports, Verdicts, diff, judge, observe_after,
 };
 use super::config::{self, DnsMode, Faults, NodeSpec, ResolveError, Roles};
 use super::health::ConsulApi;
 use super::render::dns::{self, DnsRefusal, Resolver};
-use super::render::{self, DesiredState, RenderError, Unit, VersionError};
+use super::render::{self, DesiredState, RenderError, Unit, Version, VersionError};
 use super::report::Timeline;
 use super::services::ServiceManager;
 use super::sources::resolver::{self, ResolverFacts};
@@ -191,15 +191,32 @@ pub fn configure(
     Ok(config::resolve(&config, &facts, None)?)
 }
 
-/// What the machine has to resolve names with, which nothing of the configuration changes.
-pub fn look_at_resolver(
+/// What can be learnt of a machine while the metadata service has yet to answer.
+#[derive(Debug)]
+pub struct Outlook {
+    /// What it has to resolve names with.
+    pub resolver: ResolverFacts,
+    conditions: Option<Conditions>,
+    versions: Option<[(Version, &'static str); 2]>,
+}
+
+/// Looks at the machine.
+pub fn look_ahead(
     files: &Files,
     manager: Option<&dyn ServiceManager>,
     programs: &dyn Programs,
     timeline: &Timeline,
-) -> Result<ResolverFacts, FileError> {
-    timeline.measure("look at the resolver", || {
-        resolver::observe(files, manager, programs, &dns::FILES)
+) -> Result<Outlook, FileError> {
+    timeline.measure("look at the machine", || {
+        // A manager that does not answer is told of where its answer is needed.
+        let conditions = manager.and_then(|manager| apply::conditions(manager).ok());
+        let of = |unit| conditions.as_ref().and_then(|conditions| conditions.get(&unit));
+        let local = [of(Unit::Resolved), of(Unit::Dnsmasq)];
+        Ok(Outlook {
+            resolver: resolver::observe(files, local, programs, &dns::FILES)?,
+            versions: render::known(files),
+            conditions,
+        })
     })
 }
 
@@ -239,6 +256,8 @@ pub struct Environment<'a> {
     pub deadline: Duration,
     /// Records what takes how long.
     pub timeline: &'a Timeline,
+    /// What was seen of the machine before, if anything was.
+    pub outlook: Option<&'a Outlook>,
 }
 
 /// Whether changes are carried out or only told.
@@ -284,13 +303,18 @@ pub fn apply_spec(
         consul,
         deadline,
         timeline,
+        outlook,
     } = *environment;
     if let Some(plan) = &spec.dns.plan {
         timeline.decide("names below .consul", plan.resolver, &plan.reason);
     }
-    let installed = timeline.measure("versions", || render::recognise(files, programs, timeline))?;
+    let known = outlook.map_or_else(|| render::known(files), |outlook| outlook.versions);
+    let installed = render::recognise(known, files, programs, timeline)?;
     let desired = timeline.measure("render", || render::render(spec, &installed.versions))?;
-    let observed = timeline.measure("observe", || observe(&desired, files, manager))?;
+    let observed = timeline.measure("observe", || {
+        let before = outlook.and_then(|outlook| outlook.conditions.as_ref());
+        observe_after(before, &desired, files, manager)
+    })?;
     let changes = diff(&desired, &observed);
     let verdicts = Verdicts::find(&desired, &observed, files, mode == Mode::DryRun)?;
     if !changes.0.is_empty() {

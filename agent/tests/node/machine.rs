@@ -31,6 +31,7 @@ pub(crate) struct Machine {
     pub(crate) restless: RefCell<Vec<&'static str>>,
     /// Consul runs and its API does not answer.
     pub(crate) deaf: Cell<bool>,
+    boots: Cell<u32>,
     folder: tempfile::TempDir,
 }
 
@@ -55,6 +56,9 @@ impl Machine {
         let user = nix::unistd::getuid();
         let users = format!("root:x:{user}:{group}::/root:/bin/sh\n");
         files
+            .write_atomic("/proc/sys/kernel/random/boot_id", b"boot-0\n", 0o444)
+            .unwrap();
+        files
             .write_atomic("/etc/passwd", users.as_bytes(), 0o644)
             .unwrap();
         let units =
@@ -67,6 +71,7 @@ impl Machine {
             broken: RefCell::default(),
             restless: RefCell::default(),
             deaf: Cell::new(false),
+            boots: Cell::new(0),
             folder,
         }
     }
@@ -96,6 +101,12 @@ impl Machine {
     /// Power goes and comes back: `/run` is empty, definitions are read, what is enabled is started.
     pub(crate) fn reboot(&self) {
         self.files.remove("/run").unwrap();
+        let boot = self.boots.get() + 1;
+        self.boots.set(boot);
+        let id = format!("boot-{boot}\n");
+        self.files
+            .write_atomic("/proc/sys/kernel/random/boot_id", id.as_bytes(), 0o444)
+            .unwrap();
         *self.definitions.borrow_mut() = self.files.read(NOMAD_DROP_IN).unwrap();
         for (name, unit) in self.units.borrow_mut().iter_mut() {
             unit.runs_with = unit.enabled.then(|| self.would_run_with(name));

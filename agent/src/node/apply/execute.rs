@@ -79,7 +79,7 @@ impl<'a> Executor<'a> {
         let Ports { files, manager, .. } = self.ports;
         let serve = |done: Result<(), ProgramError>| serve(change.to_string(), done);
         match change {
-            Change::Forget { unit } => Ok(files.remove(stamp(*unit))?),
+            Change::Forget { unit } => Ok(stamp::forget(files, *unit)?),
             Change::Stop { unit } => serve(manager.stop(unit.name())),
             Change::Disable { unit } => serve(manager.disable(unit.name())),
             Change::Write { .. } | Change::Remove { .. } | Change::Link { .. } => Ok(file(files, change)?),
@@ -89,9 +89,7 @@ impl<'a> Executor<'a> {
             Change::Start { unit } => serve(manager.start(unit.name())),
             Change::Restart { unit } => serve(manager.restart(unit.name())),
             Change::Await { unit } => self.wait(&[*unit], |_, _| Ok(()), |_| Ok(())),
-            Change::Stamp { unit, sha256 } => {
-                Ok(files.write_atomic(stamp(*unit), sha256.as_bytes(), 0o644)?)
-            }
+            Change::Stamp { unit, sha256 } => Ok(stamp::write(files, *unit, sha256)?),
         }
     }
 
@@ -107,7 +105,7 @@ impl<'a> Executor<'a> {
         let mut pending = units.to_vec();
         let mut tries = 0;
         let mut last = pending.first().copied().unwrap_or(Unit::Consul);
-        let ended = wait::until(left, Backoff::LOCAL, || {
+        let ended = wait::until(left, Backoff::UNITS, || {
             let names: Vec<&str> = pending.iter().map(|unit| unit.name()).collect();
             let conditions = serve(
                 format!("ask how {} fares", names.join(", ")),

@@ -76,16 +76,21 @@ impl Recognised {
     }
 }
 
-/// The versions of both products, asked for only where neither manifest nor note tells.
+/// The versions of both products by manifest and note, each with what tells it; none if one is not told.
+pub(crate) fn known(files: &Files) -> Option<[(Version, &'static str); 2]> {
+    Some([told(Product::Consul, files)?, told(Product::Nomad, files)?])
+}
+
+/// The versions of both products, asked for only where they are not [`known`].
 pub(crate) fn recognise(
+    known: Option<[(Version, &'static str); 2]>,
     files: &Files,
     programs: &(dyn Programs + Sync),
     timeline: &Timeline,
 ) -> Result<Recognised, VersionError> {
     let products = [Product::Consul, Product::Nomad];
-    let known = products.map(|product| known(product, files));
     let mut note = BTreeMap::new();
-    if let [Some(consul), Some(nomad)] = &known {
+    if let Some([consul, nomad]) = known {
         for (product, (version, source)) in products.iter().zip([consul, nomad]) {
             timeline.decide(format!("version of {product}"), version, source);
         }
@@ -115,7 +120,7 @@ pub(crate) fn recognise(
 }
 
 /// What manifest or note say of the file that is there, and which of them.
-fn known(product: Product, files: &Files) -> Option<(Version, &'static str)> {
+fn told(product: Product, files: &Files) -> Option<(Version, &'static str)> {
     let file = FileIdentity::of(files, product.binary())?;
     if let Some(version) = by_manifest(product, &file, files) {
         return Some((
@@ -222,7 +227,8 @@ mod tests {
         }
 
         fn recognise(&self) -> (Version, u32) {
-            let recognised = recognise(&self.files, &self.binaries, &Timeline::new()).unwrap();
+            let recognised =
+                recognise(known(&self.files), &self.files, &self.binaries, &Timeline::new()).unwrap();
             recognised.keep(&self.files).unwrap();
             let versions = recognised.versions;
             assert_eq!(versions.nomad, Version::new(1, 11, 0));
@@ -270,7 +276,7 @@ mod tests {
     fn a_version_that_is_too_old_is_refused_whoever_tells_it() {
         let node = Node::new();
         node.manifest("1.7.0", 6);
-        let error = recognise(&node.files, &node.binaries, &Timeline::new()).unwrap_err();
+        let error = recognise(known(&node.files), &node.files, &node.binaries, &Timeline::new()).unwrap_err();
         assert!(matches!(error, VersionError::TooOld { .. }), "{error}");
     }
 

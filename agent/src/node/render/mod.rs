@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::config::{NodeSpec, Role, Roles};
 
-pub(crate) use installed::{FileIdentity, recognise};
+pub(crate) use installed::{FileIdentity, known, recognise};
 pub use version::{Feature, Product, Version, VersionError, Versions};
 
 /// Consul's configuration that COS writes; operators add files beside it whose names sort later.
@@ -52,6 +52,22 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// All of them, in the order in which they are started.
+    pub const ALL: [Self; 7] = [
+        Self::Consul,
+        Self::Containerd,
+        Self::Docker,
+        Self::Dns,
+        Self::Dnsmasq,
+        Self::Resolved,
+        Self::Nomad,
+    ];
+
+    /// Whether the base brings it, and may run it before anything is configured.
+    pub const fn of_the_base(self) -> bool {
+        matches!(self, Self::Dnsmasq | Self::Resolved)
+    }
+
     /// The service's name, without a suffix.
     pub const fn name(self) -> &'static str {
         match self {

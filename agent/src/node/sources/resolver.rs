@@ -1,11 +1,11 @@
 //! Owns what a machine has to resolve names with: its resolver file, its local resolvers, its packet filter.
-//! Touches files (reading), the service manager (asking), and `systemctl --version` where systemd-resolved runs.
+//! Touches files (reading), and `systemctl --version` where systemd-resolved runs.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::host::{FileError, Files, Invocation, Programs};
-use crate::node::services::{Activity, Condition, ServiceManager};
+use crate::node::services::{Activity, Condition};
 
 /// Where programs learn whom to ask.
 pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -80,10 +80,11 @@ pub struct ResolverFacts {
     pub written: Vec<&'static str>,
 }
 
-/// Looks at the machine. `ours` are the files that a plan may have written before.
+/// Looks at the machine, where systemd-resolved and dnsmasq fare so. `ours` are the files that a plan may have written
+/// before.
 pub(crate) fn observe(
     files: &Files,
-    manager: Option<&dyn ServiceManager>,
+    [resolved, dnsmasq]: [Option<&Condition>; 2],
     programs: &dyn Programs,
     ours: &[&'static str],
 ) -> Result<ResolverFacts, FileError> {
@@ -106,7 +107,7 @@ pub(crate) fn observe(
             upstream.push(server);
         }
     }
-    let [resolved, dnsmasq] = local_resolvers(manager);
+    let [resolved, dnsmasq] = [resolved, dnsmasq].map(local_resolver);
     let systemd = if resolved.active {
         systemd_version(programs)
     } else {
@@ -142,19 +143,13 @@ pub(crate) fn observe(
     })
 }
 
-fn local_resolvers(manager: Option<&dyn ServiceManager>) -> [LocalResolver; 2] {
-    let names = ["systemd-resolved", "dnsmasq"];
-    // A manager that does not answer is told of where its answer is needed.
-    let asked = manager.and_then(|manager| manager.conditions(&names).ok());
-    let state = |condition: Option<&Condition>| {
-        condition.map_or_else(LocalResolver::default, |condition| LocalResolver {
-            installed: condition.activity != Activity::Absent,
-            enabled: condition.enabled,
-            active: condition.activity == Activity::Active,
-        })
-    };
-    let asked = asked.unwrap_or_default();
-    [state(asked.first()), state(asked.get(1))]
+/// A service that nobody could ask for counts as absent.
+fn local_resolver(condition: Option<&Condition>) -> LocalResolver {
+    condition.map_or_else(LocalResolver::default, |condition| LocalResolver {
+        installed: condition.activity != Activity::Absent,
+        enabled: condition.enabled,
+        active: condition.activity == Activity::Active,
+    })
 }
 
 /// `systemd 252 (252.30-1~deb12u2)`, `systemd 219`.
@@ -225,7 +220,7 @@ mod tests {
     #[test]
     fn a_bare_machine_has_nothing_and_is_no_error() {
         let root = tempfile::tempdir().unwrap();
-        let facts = observe(&Files::new(root.path()), None, &Systemctl, &["/etc/x"]).unwrap();
+        let facts = observe(&Files::new(root.path()), [None; 2], &Systemctl, &["/etc/x"]).unwrap();
         assert_eq!(facts.resolv_conf, ResolvConf::default());
         assert!(facts.upstream.is_empty() && facts.iptables.is_none() && facts.dhclient_hook.is_none());
         assert_eq!((facts.manager, facts.systemd), (None, None));
@@ -255,7 +250,7 @@ mod tests {
             .link(RESOLV_CONF, "../run/systemd/resolve/resolv.conf")
             .unwrap();
         files.make_directory("/run/systemd/system", 0o755).unwrap();
-        let facts = observe(&files, None, &Systemctl, &["/etc/x", "/etc/y"]).unwrap();
+        let facts = observe(&files, [None; 2], &Systemctl, &["/etc/x", "/etc/y"]).unwrap();
         assert_eq!(
             facts.resolv_conf.link.as_deref(),
             Some("../run/systemd/resolve/resolv.conf")
