@@ -88,22 +88,20 @@ impl<'a> Executor<'a> {
             Change::ResetFailures { unit } => serve(manager.reset_failures(unit.name())),
             Change::Start { unit } => serve(manager.start(unit.name())),
             Change::Restart { unit } => serve(manager.restart(unit.name())),
-            Change::Await { unit } => self.wait(&[*unit], |_, _| Ok(()), |_| Ok(())),
+            Change::Await { unit } => self.wait(&[*unit], |_| Ok(()), |_| Ok(())),
             Change::Stamp { unit, sha256 } => Ok(stamp::write(files, *unit, sha256)?),
         }
     }
 
-    /// Waits until every unit does its work. `ready` hears of each as it comes up, with how often it was asked in
-    /// vain; `trouble` hears of each that ended badly at least once, and may say that waiting is of no use.
+    /// Waits until every unit does its work. `ready` hears of each as it comes up; `trouble` hears of each that ended badly at least once, and may say that waiting is of no use.
     pub(super) fn wait(
         &self,
         units: &[Unit],
-        mut ready: impl FnMut(Unit, u32) -> Result<(), ExecuteError>,
+        mut ready: impl FnMut(Unit) -> Result<(), ExecuteError>,
         mut trouble: impl FnMut(Unit) -> Result<(), ExecuteError>,
     ) -> Result<(), ExecuteError> {
         let left = self.deadline.saturating_sub(self.start.elapsed());
         let mut pending = units.to_vec();
-        let mut tries = 0;
         let mut last = pending.first().copied().unwrap_or(Unit::Consul);
         let ended = wait::until(left, Backoff::UNITS, || {
             let names: Vec<&str> = pending.iter().map(|unit| unit.name()).collect();
@@ -118,13 +116,12 @@ impl<'a> Executor<'a> {
                 }
                 match self.answers(unit, condition.activity)? {
                     ControlFlow::Break(()) => {
-                        ready(unit, tries)?;
+                        ready(unit)?;
                         pending.retain(|other| *other != unit);
                     }
                     ControlFlow::Continue(reason) => reasons.push((unit, reason)),
                 }
             }
-            tries += 1;
             Ok(match reasons.into_iter().next() {
                 None => ControlFlow::Break(()),
                 Some((unit, reason)) => {

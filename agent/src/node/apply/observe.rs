@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::stamp;
 use crate::host::{FileError, Files, ProgramError};
-use crate::node::render::{self, DesiredFile, DesiredState, Unit};
+use crate::node::render::{self, DesiredFile, DesiredState, DesiredUnit, Unit};
 use crate::node::services::{Activity, Condition, ServiceManager};
 
 /// A file as it is.
@@ -161,7 +161,8 @@ pub(crate) fn observe_after(
         })?
     };
     for ((unit, wanted), condition) in desired.units.iter().zip(conditions) {
-        if condition.activity == Activity::Absent && matches!(wanted, render::DesiredUnit::Running(_)) {
+        let to_come = comes_with_its_files(*unit, wanted, desired);
+        if condition.activity == Activity::Absent && wanted != &DesiredUnit::Stopped && !to_come {
             return Err(ObserveError::NoService { unit: unit.name() });
         }
         let started_with = stamp::read(files, *unit)?;
@@ -174,6 +175,22 @@ pub(crate) fn observe_after(
         );
     }
     Ok(observed)
+}
+
+/// Whether a unit that is not on the machine will be, once its files are.
+fn comes_with_its_files(unit: Unit, wanted: &DesiredUnit, desired: &DesiredState) -> bool {
+    let DesiredUnit::Running(Some(with)) = wanted else {
+        return false;
+    };
+    let name = unit.name();
+    let definitions = [
+        format!("/etc/systemd/system/{name}.service"),
+        format!("/etc/init.d/{name}"),
+    ];
+    let written = |path: &String| matches!(desired.files.get(path), Some(Some(_)));
+    with.files
+        .iter()
+        .any(|path| definitions.contains(path) && written(path))
 }
 
 fn owned(file: &DesiredFile, observed: &Observed) -> Result<(), ObserveError> {
@@ -205,6 +222,36 @@ fn numbers(files: &Files, path: &str) -> Result<BTreeMap<String, u32>, FileError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unit_may_come_with_its_own_files() {
+        let file = DesiredFile {
+            content: Vec::new(),
+            mode: 0o644,
+            user: "root".to_owned(),
+            group: "root".to_owned(),
+        };
+        let path = "/etc/systemd/system/cos-dns.service".to_owned();
+        let with = render::RunsWith {
+            digest: String::new(),
+            files: vec!["/etc/cos/dns.nft".to_owned(), path.clone()],
+        };
+        let mut desired = DesiredState {
+            files: [(path.clone(), Some(file))].into(),
+            links: BTreeMap::new(),
+            units: BTreeMap::new(),
+        };
+        let wanted = DesiredUnit::Running(Some(with));
+        assert!(comes_with_its_files(Unit::Dns, &wanted, &desired));
+        assert!(!comes_with_its_files(Unit::Consul, &wanted, &desired));
+        desired.files.insert(path, None);
+        assert!(!comes_with_its_files(Unit::Dns, &wanted, &desired));
+        assert!(!comes_with_its_files(
+            Unit::Dns,
+            &DesiredUnit::Running(None),
+            &desired
+        ));
+    }
 
     #[test]
     fn what_was_seen_holds_only_where_nothing_starts_by_itself() {

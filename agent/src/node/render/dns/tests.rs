@@ -302,6 +302,24 @@ fn recursors_that_a_user_named_are_kept() {
 }
 
 #[test]
+fn what_dhclient_writes_with_the_hook_is_left_as_it_is() {
+    let before = format!("search a.internal\nnameserver {VPC}\noptions rotate\n");
+    let written = format!("search a.internal\nnameserver 127.0.0.1\nnameserver {VPC}\noptions rotate\n");
+    assert_eq!(texts::loopback_first(&before), written);
+    assert_eq!(texts::loopback_first(&written), written);
+    assert_eq!(texts::without_loopback(&written), before);
+    let last = format!("nameserver {VPC}\nnameserver 127.0.0.1\n");
+    assert_eq!(
+        texts::loopback_first(&last),
+        format!("nameserver 127.0.0.1\nnameserver {VPC}\n")
+    );
+    assert_eq!(
+        texts::loopback_first("search x"),
+        "search x\nnameserver 127.0.0.1\n"
+    );
+}
+
+#[test]
 fn a_hook_of_somebody_else_is_kept_around_ours() {
     let theirs = "#!/bin/sh\necho before\n";
     let both = texts::with_block(theirs);
