@@ -10,6 +10,7 @@ use crate::builder::{self, Booted, BuilderError, Check, InstallReport, Machine, 
 use crate::error::AgentError;
 use crate::host::{Files, RealPrograms};
 use crate::node::cli::{ApplyArguments, CheckArguments, HealthArguments};
+use crate::node::doctor::DoctorArguments;
 use crate::node::report::ReportArguments;
 use crate::output;
 
@@ -53,6 +54,10 @@ pub enum Command {
     /// Prove that this node does its work: members, leaders, drivers.
     #[command(after_help = "Example: cos-agent health --deadline 120s")]
     Health(HealthArguments),
+    /// Find out what is wrong with this node, and what puts it right.
+    #[command(after_help = "Example: cos-agent doctor\n\n\
+        Changes nothing, and ends within ten seconds. Exit code 0: nothing is wrong; 6: something is.")]
+    Doctor(DoctorArguments),
     /// Show what the last `apply` did, and how long each part of it took.
     #[command(after_help = "Example: cos-agent report")]
     Report(ReportArguments),
@@ -133,6 +138,7 @@ impl Command {
             Self::Apply(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Check(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Doctor(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Report(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Version => {
                 output::data(&format!(

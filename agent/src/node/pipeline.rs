@@ -103,6 +103,12 @@ pub enum NodeError {
         /// The deadline.
         deadline: Duration,
     },
+    /// Something is wrong with the node; each finding was told before.
+    #[error("{wrong} {} wrong with this node", if *wrong == 1 { "thing is" } else { "things are" })]
+    Unwell {
+        /// Findings that are no notes.
+        wrong: usize,
+    },
     /// The result could not be written.
     #[error("could not write the output")]
     Output(#[from] std::io::Error),
@@ -359,6 +365,23 @@ pub fn apply_spec(
         notes: notes(spec, &desired, files)?,
         milliseconds: start.elapsed().as_millis(),
     })
+}
+
+/// What `apply` would change, without anybody judging it.
+pub(super) fn drift(
+    files: &Files,
+    manager: Option<&dyn ServiceManager>,
+    programs: &(dyn Programs + Sync),
+    imds: &mut Imds,
+) -> Result<ChangeSet, NodeError> {
+    let timeline = Timeline::new();
+    let outlook = look_ahead(files, manager, programs, &timeline)?;
+    let mut spec = configure(files, None, imds, &timeline)?;
+    spec.settle_dns(&outlook.resolver)?;
+    let installed = render::recognise(outlook.versions, files, programs, &timeline)?;
+    let desired = render::render(&spec, &installed.versions)?;
+    let observed = observe_after(outlook.conditions.as_ref(), &desired, files, manager)?;
+    Ok(diff(&desired, &observed))
 }
 
 /// Why a product that judges by its start did not come up, if the reason is its configuration: its validator says it in

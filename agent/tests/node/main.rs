@@ -6,6 +6,7 @@
 
 mod cases;
 mod converge;
+mod doctor;
 mod health;
 mod imds;
 mod products;
