@@ -9,7 +9,7 @@ mod pipeline;
 pub mod render;
 pub mod services;
 pub mod sources;
-mod wait;
+pub(crate) mod wait;
 
 use std::path::Path;
 

@@ -70,6 +70,25 @@ pub enum ImdsError {
     /// A document is not what AWS describes.
     #[error("the instance identity document is not readable")]
     Document(#[source] serde_json::Error),
+    /// Another document is not what AWS describes.
+    #[error("the answer of the instance metadata service at {url} is not readable")]
+    Unreadable {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The instance has a role and may not take it on.
+    #[error("the instance metadata service has no credentials for the role {role}: {code} {message}")]
+    Role {
+        /// Name of the role.
+        role: String,
+        /// The service's word for what is wrong.
+        code: String,
+        /// What it says about it.
+        message: String,
+    },
 }
 
 impl ImdsError {
@@ -88,6 +107,9 @@ impl ImdsError {
             Self::Silent { .. } => {
                 Some("is this an EC2 instance? another address goes by --imds URL".to_owned())
             }
+            Self::Role { role, .. } => Some(format!(
+                "let the trust policy of {role} name ec2.amazonaws.com, and give IAM a minute"
+            )),
             _ => None,
         }
     }
@@ -150,11 +172,11 @@ impl Imds {
         self.get("user-data")
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(super) fn url(&self, path: &str) -> String {
         format!("{}/latest/{path}", self.base)
     }
 
-    fn text(&mut self, path: &str) -> Result<Option<String>, ImdsError> {
+    pub(super) fn text(&mut self, path: &str) -> Result<Option<String>, ImdsError> {
         let text = self
             .get(path)?
             .map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
@@ -162,7 +184,7 @@ impl Imds {
     }
 
     /// One document; none if the service says that there is no such thing (404).
-    fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
+    pub(super) fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
         let url = self.url(path);
         let mut token_withheld = false;
         let left = self.budget.saturating_sub(self.start.elapsed());

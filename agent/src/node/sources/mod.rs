@@ -2,6 +2,7 @@
 //! Touches files (reading) and the metadata service.
 
 pub mod imds;
+mod role;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::{FileError, Files};
 
 pub use imds::{Imds, ImdsError};
+pub use role::RoleCredentials;
 
 /// Where cloud-init puts the node's configuration.
 pub const CONFIGURATION: &str = "/etc/cos/node.yaml";
