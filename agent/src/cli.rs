@@ -10,6 +10,7 @@ use crate::builder::{self, Booted, BuilderError, Check, InstallReport, Machine, 
 use crate::error::AgentError;
 use crate::host::{Files, RealPrograms};
 use crate::node::cli::{ApplyArguments, CheckArguments, HealthArguments};
+use crate::node::disks::cli::DisksArguments;
 use crate::output;
 
 /// Installs, verifies and seals a COS image; configures, proves and drains a COS node.
@@ -52,6 +53,12 @@ pub enum Command {
     /// Prove that this node does its work: members, leaders, drivers.
     #[command(after_help = "Example: cos-agent health --deadline 120s")]
     Health(HealthArguments),
+    /// Show what every disk of this machine holds, or mount disks, formatting only what is blank.
+    #[command(
+        after_help = "Example: cos-agent disks --dry-run --map /dev/sdf=/data --map vol-0123456789abcdef0=/opt/nomad/data:ext4\n\n\
+        Without --map: each disk, what it is, and what would be done with it and why."
+    )]
+    Disks(DisksArguments),
     /// Print the version and the architecture.
     #[command(after_help = "Example: cos-agent version")]
     Version,
@@ -129,6 +136,7 @@ impl Command {
             Self::Apply(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Check(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Disks(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Version => {
                 output::data(&format!(
                     "cos-agent {} {}",

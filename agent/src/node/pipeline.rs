@@ -11,6 +11,7 @@ use super::apply::{
     Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Ports, diff, judge, observe,
 };
 use super::config::{self, Faults, NodeSpec, Role};
+use super::disks::DisksError;
 use super::health::ConsulApi;
 use super::render::{self, DesiredState, RenderError, VersionError, Versions};
 use super::services::ServiceManager;
@@ -64,6 +65,9 @@ pub enum NodeError {
     /// A file could not be read.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Disks are not as they should be.
+    #[error(transparent)]
+    Disks(#[from] DisksError),
     /// Nothing starts services here.
     #[error("this machine runs neither systemd nor System V scripts")]
     NoServiceManager,
@@ -102,6 +106,7 @@ impl NodeError {
                 source: ProgramError::Failed { .. },
                 ..
             }) => 2,
+            Self::Disks(error) => error.exit_code(),
             _ => 6,
         }
     }
@@ -117,6 +122,7 @@ impl NodeError {
                 path.display()
             )),
             Self::Imds(error) => error.hint(),
+            Self::Disks(error) => error.hint(),
             Self::Version(_)
             | Self::Observe(ObserveError::NoService { .. } | ObserveError::NoGroup { .. }) => {
                 Some("cos-agent configures instances of images that cos-bake made".to_owned())
