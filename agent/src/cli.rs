@@ -13,6 +13,7 @@ use crate::ecr::{self, EcrLoginArguments};
 use crate::error::AgentError;
 use crate::host::{Files, RealPrograms};
 use crate::node::cli::{ApplyArguments, CheckArguments, HealthArguments};
+use crate::node::disks::cli::DisksArguments;
 use crate::output;
 
 /// A program that this binary is under another name.
@@ -72,6 +73,12 @@ pub enum Command {
     #[command(after_help = "Example: cos-agent ecr-login get\n\n\
         Reads a registry's host from standard input; Docker and Nomad call it by a link of that name.")]
     EcrLogin(EcrLoginArguments),
+    /// Show what every disk of this machine holds, or mount disks, formatting only what is blank.
+    #[command(
+        after_help = "Example: cos-agent disks --dry-run --map /dev/sdf=/data --map vol-0123456789abcdef0=/opt/nomad/data:ext4\n\n\
+        Without --map: each disk, what it is, and what would be done with it and why."
+    )]
+    Disks(DisksArguments),
     /// Print the version and the architecture.
     #[command(after_help = "Example: cos-agent version")]
     Version,
@@ -150,6 +157,7 @@ impl Command {
             Self::Check(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::EcrLogin(arguments) => Ok(arguments.run()?),
+            Self::Disks(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Version => {
                 output::data(&format!(
                     "cos-agent {} {}",

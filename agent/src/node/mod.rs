@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod cli;
 pub mod config;
+pub mod disks;
 pub mod health;
 mod http;
 mod pipeline;

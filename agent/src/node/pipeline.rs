@@ -11,6 +11,7 @@ use super::apply::{
     Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Ports, diff, judge, observe,
 };
 use super::config::{self, Faults, NodeSpec, ResolveError, Roles};
+use super::disks::DisksError;
 use super::health::ConsulApi;
 use super::render::{self, DesiredState, RenderError, VersionError, Versions};
 use super::services::ServiceManager;
@@ -67,6 +68,9 @@ pub enum NodeError {
     /// A file could not be read.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Disks are not as they should be.
+    #[error(transparent)]
+    Disks(#[from] DisksError),
     /// Nothing starts services here.
     #[error("this machine runs neither systemd nor System V scripts")]
     NoServiceManager,
@@ -105,6 +109,7 @@ impl NodeError {
                 source: ProgramError::Failed { .. },
                 ..
             }) => 2,
+            Self::Disks(error) => error.exit_code(),
             _ => 6,
         }
     }
@@ -120,6 +125,7 @@ impl NodeError {
                 path.display()
             )),
             Self::Imds(error) => error.hint(),
+            Self::Disks(error) => error.hint(),
             Self::Version(_)
             | Self::Observe(
                 ObserveError::NoService { .. } | ObserveError::NoGroup { .. } | ObserveError::NoUser { .. },

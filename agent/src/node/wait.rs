@@ -87,6 +87,42 @@ fn pausing<T, E>(
     }
 }
 
+/// Something that may ring when it is worth looking again.
+pub(crate) trait Bell {
+    /// Returns when it rings, or after `longest`.
+    fn wait(&mut self, longest: Duration);
+}
+
+/// As [`until`], with pauses that end as soon as `bell` rings. `longest` is the pause where nothing rings: what the
+/// bell announces may also have happened without it.
+pub(crate) fn until_rung<T, E>(
+    deadline: Duration,
+    longest: Duration,
+    bell: &mut dyn Bell,
+    mut probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
+) -> Result<T, WaitError<E>> {
+    let start = Instant::now();
+    loop {
+        let last_reason = match probe().map_err(WaitError::Probe)? {
+            ControlFlow::Break(ready) => return Ok(ready),
+            ControlFlow::Continue(reason) => reason,
+        };
+        let left = deadline.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(WaitError::Deadline {
+                after: start.elapsed(),
+                last_reason,
+            });
+        }
+        bell.wait(longest.min(left));
+    }
+}
+
+/// Waits in silence, for a bell that cannot ring.
+pub(crate) fn pause(time: Duration) {
+    thread::sleep(time);
+}
+
 /// Between a half and all of `pause`.
 fn jitter(pause: Duration) -> Duration {
     pause / 2 + share(pause / 2)
