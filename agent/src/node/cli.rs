@@ -13,7 +13,7 @@ use super::health::{self, LocalApis, LocalConsul};
 use super::pipeline::{self, Environment, Mode, NodeError};
 use super::render::{RECORD, Record};
 use super::services;
-use super::sources::{Document, Imds, imds};
+use super::sources::{Document, Imds, InstanceFacts, Sources, imds};
 use crate::host::{Files, RealPrograms};
 
 /// Make this instance the node that its configuration describes.
@@ -22,9 +22,9 @@ pub struct ApplyArguments {
     /// Print what would change, have it judged by Consul and Nomad, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// The node's configuration, instead of /etc/cos/node.yaml or user-data.
+    /// The node's configuration, instead of all other sources; several are laid over each other.
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub config: Vec<PathBuf>,
     /// The instance metadata service.
     #[arg(long, value_name = "URL", default_value = imds::DEFAULT_URL)]
     pub imds: String,
@@ -52,14 +52,22 @@ impl ApplyArguments {
             return Err(NodeError::Usage(message.to_owned()));
         }
         let files = Files::new(&self.root);
-        let mut imds = Imds::new(&self.imds, imds::BUDGET);
-        let spec = match pipeline::configure(&files, self.config.as_deref(), &mut imds) {
+        let imds = Imds::new(&self.imds, imds::BUDGET);
+        let sources = Sources {
+            files: &files,
+            named: &self.config,
+            imds: Some(&imds),
+            parameters: None,
+        };
+        let (config, gathered) = match pipeline::configure(&sources) {
             Err(NodeError::Configuration(faults)) => {
                 tell_faults(&faults, talk)?;
                 return Err(NodeError::Configuration(faults));
             }
             other => other?,
         };
+        let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
+        let spec = config::resolve(&config, &facts, None)?;
         let programs = RealPrograms;
         // Units of another root cannot be asked for: all of them count as absent.
         let manager = match mode {

@@ -44,6 +44,7 @@ pub fn render_for_validation(
 /// What a usual user says of a node of this role.
 fn sample(role: Role) -> Result<NodeConfig, NodeError> {
     let own = match role {
+        Role::ConsulClient => r#""consul": {"retry_join": JOIN}"#,
         Role::ConsulServer => r#""consul": {"bootstrap_expect": 3, "retry_join": JOIN}"#,
         Role::NomadServer => r#""consul": {"retry_join": JOIN}, "nomad": {"bootstrap_expect": 3}"#,
         Role::NomadClient => r#""consul": {"retry_join": JOIN}, "docker": {"privileged": true}"#,

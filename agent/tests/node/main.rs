@@ -9,6 +9,7 @@ mod converge;
 mod health;
 mod imds;
 mod products;
+mod sources;
 mod templates;
 
 mod machine;
