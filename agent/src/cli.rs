@@ -14,6 +14,7 @@ use crate::error::AgentError;
 use crate::host::{Files, RealPrograms};
 use crate::node::cli::{ApplyArguments, CheckArguments, HealthArguments};
 use crate::node::disks::cli::DisksArguments;
+use crate::node::report::ReportArguments;
 use crate::output;
 
 /// A program that this binary is under another name.
@@ -79,6 +80,9 @@ pub enum Command {
         Without --map: each disk, what it is, and what would be done with it and why."
     )]
     Disks(DisksArguments),
+    /// Show what the last `apply` did, and how long each part of it took.
+    #[command(after_help = "Example: cos-agent report")]
+    Report(ReportArguments),
     /// Print the version and the architecture.
     #[command(after_help = "Example: cos-agent version")]
     Version,
@@ -158,6 +162,7 @@ impl Command {
             Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::EcrLogin(arguments) => Ok(arguments.run()?),
             Self::Disks(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Report(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Version => {
                 output::data(&format!(
                     "cos-agent {} {}",

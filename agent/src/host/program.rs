@@ -158,7 +158,6 @@ fn join(reader: Reader) -> String {
 /// Waits for the child; kills it at the deadline and returns none.
 fn wait(child: &mut Child, deadline: Duration) -> io::Result<Option<std::process::ExitStatus>> {
     let start = Instant::now();
-    let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
@@ -168,8 +167,9 @@ fn wait(child: &mut Child, deadline: Duration) -> io::Result<Option<std::process
             child.wait()?;
             return Ok(None);
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
+        // An eighth of what it took so far: a short program is not made longer, a long one is not watched closely.
+        let pause = start.elapsed() / 8;
+        thread::sleep(pause.clamp(Duration::from_micros(200), Duration::from_millis(50)));
     }
 }
 

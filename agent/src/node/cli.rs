@@ -10,10 +10,11 @@ use clap::Args;
 use super::apply::ExecuteError;
 use super::config;
 use super::health::{self, LocalApis, LocalConsul};
-use super::pipeline::{self, Environment, Mode, NodeError};
+use super::pipeline::{self, Applied, Environment, Mode, NodeError};
 use super::render::{RECORD, Record};
-use super::services;
+use super::report::{BootReport, Timeline};
 use super::sources::{Document, Imds, InstanceFacts, Sources, imds};
+use super::{services, warm};
 use crate::host::{Files, RealPrograms};
 
 /// Make this instance the node that its configuration describes.
@@ -52,35 +53,62 @@ impl ApplyArguments {
             return Err(NodeError::Usage(message.to_owned()));
         }
         let files = Files::new(&self.root);
+        let timeline = Timeline::new();
+        let ended = self.pass(mode, &files, &timeline, talk);
+        if mode == Mode::Execute {
+            let report = BootReport::new(&timeline, ended.as_ref(), &files);
+            // A node that cannot keep its report may still do its work.
+            if let Err(error) = report.write(&files) {
+                let _ = writeln!(talk, "note: {error}: {}", error.source);
+            }
+        }
+        self.show(mode, &ended?, out, talk)
+    }
+
+    /// One pass over the node.
+    fn pass(
+        &self,
+        mode: Mode,
+        files: &Files,
+        timeline: &Timeline,
+        talk: &mut dyn Write,
+    ) -> Result<Applied, NodeError> {
+        if mode == Mode::Execute {
+            warm::consul(files);
+        }
         let imds = Imds::new(&self.imds, imds::BUDGET);
         let sources = Sources {
-            files: &files,
+            files,
             named: &self.config,
             imds: Some(&imds),
             parameters: None,
         };
-        let (config, gathered) = match pipeline::configure(&sources) {
+        let (config, gathered) = match pipeline::configure(&sources, timeline) {
             Err(NodeError::Configuration(faults)) => {
                 tell_faults(&faults, talk)?;
                 return Err(NodeError::Configuration(faults));
             }
             other => other?,
         };
+        if mode == Mode::Execute {
+            warm::others(files, &config.role);
+        }
         let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
         let spec = config::resolve(&config, &facts, None)?;
         let programs = RealPrograms;
         // Units of another root cannot be asked for: all of them count as absent.
         let manager = match mode {
-            Mode::Execute => Some(services::detect(&files, &programs).ok_or(NodeError::NoServiceManager)?),
-            Mode::DryRun if self.root == std::path::Path::new("/") => services::detect(&files, &programs),
+            Mode::Execute => Some(services::detect(files, &programs).ok_or(NodeError::NoServiceManager)?),
+            Mode::DryRun if self.root == std::path::Path::new("/") => services::detect(files, &programs),
             Mode::DryRun => None,
         };
         let environment = Environment {
-            files: &files,
+            files,
             programs: &programs,
             manager: manager.as_deref(),
             consul: &LocalConsul::new(&self.consul),
             deadline: self.deadline,
+            timeline,
         };
         let applied = pipeline::apply_spec(&spec, &environment, mode, |change| {
             // What was done counts, not whether somebody reads it.
@@ -93,12 +121,22 @@ impl ApplyArguments {
                 writeln!(talk, "  {}: {line}", unit.name())?;
             }
         }
-        let applied = applied?;
+        applied
+    }
+
+    /// Shows what was done, or would be.
+    fn show(
+        &self,
+        mode: Mode,
+        applied: &Applied,
+        out: &mut dyn Write,
+        talk: &mut dyn Write,
+    ) -> Result<(), NodeError> {
         for note in &applied.notes {
             let _ = writeln!(talk, "note: {note}");
         }
         if self.json {
-            return print_json(out, &applied);
+            return print_json(out, applied);
         }
         for change in applied.changes.0.iter().filter(|_| mode == Mode::DryRun) {
             writeln!(out, "would {change}")?;

@@ -8,9 +8,11 @@ pub mod health;
 mod http;
 mod pipeline;
 pub mod render;
+pub mod report;
 pub mod services;
 pub mod sources;
 pub(crate) mod wait;
+mod warm;
 
 use std::path::Path;
 

@@ -8,15 +8,17 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::apply::{
-    Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Ports, diff, judge, observe,
+    Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, ObserveError, Ports,
+    Verdicts, diff, judge, observe,
 };
 use super::config::{self, Faults, NodeConfig, NodeSpec, ResolveError, Roles};
 use super::disks::DisksError;
 use super::health::ConsulApi;
-use super::render::{self, DesiredState, RenderError, VersionError, Versions};
+use super::render::{self, DesiredState, RenderError, Unit, VersionError};
+use super::report::Timeline;
 use super::services::ServiceManager;
 use super::sources::{
-    CONFIGURATION, DROP_INS, Gathered, ImdsError, ParametersError, SourceError, Sources, gather,
+    CONFIGURATION, DROP_INS, Gathered, Imds, ImdsError, ParametersError, SourceError, Sources, gather,
 };
 use crate::host::{FileError, Files, ProgramError, Programs};
 
@@ -89,6 +91,15 @@ pub enum NodeError {
     /// The record of the last `apply` is not readable.
     #[error("{} is not readable", render::RECORD)]
     Record(#[source] serde_json::Error),
+    /// The report of the last `apply` is not readable.
+    #[error("{} is not readable", path.display())]
+    Report {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
     /// `apply` never came to its end here.
     #[error("this node was never configured: there is no {}", render::RECORD)]
     NeverApplied,
@@ -141,7 +152,8 @@ impl NodeError {
             | Self::Judge(JudgeError::Refused {
                 source: ProgramError::Failed { .. },
                 ..
-            }) => 2,
+            })
+            | Self::Execute(ExecuteError::Refused(_)) => 2,
             Self::Disks(error) => error.exit_code(),
             _ => 6,
         }
@@ -167,6 +179,7 @@ impl NodeError {
                 Some(format!("journalctl --unit {} --lines 50", unit.name()))
             }
             Self::NeverApplied => Some("run cos-agent apply first".to_owned()),
+            Self::Report { .. } => Some("the next cos-agent apply writes it anew".to_owned()),
             Self::Unhealthy { .. } => {
                 Some("journalctl --unit consul --unit nomad --unit docker --lines 50".to_owned())
             }
@@ -176,8 +189,15 @@ impl NodeError {
 }
 
 /// Reads the node's configuration from its sources, and what the instance is.
-pub fn configure(sources: &Sources) -> Result<(NodeConfig, Gathered), NodeError> {
-    let gathered = gather(sources)?;
+pub fn configure(sources: &Sources, timeline: &Timeline) -> Result<(NodeConfig, Gathered), NodeError> {
+    let mut running = timeline.begin("documents");
+    let gathered = gather(sources);
+    running.retried(sources.imds.map_or(0, Imds::retries));
+    if gathered.is_err() {
+        running.fail();
+    }
+    drop(running);
+    let gathered = gathered?;
     if gathered.documents.is_empty() {
         return Err(NodeError::NoConfiguration {
             others: gathered.others,
@@ -199,6 +219,8 @@ pub struct Environment<'a> {
     pub consul: &'a dyn ConsulApi,
     /// How long all waits together may take.
     pub deadline: Duration,
+    /// Records what takes how long.
+    pub timeline: &'a Timeline,
 }
 
 /// Whether changes are carried out or only told.
@@ -243,24 +265,44 @@ pub fn apply_spec(
         manager,
         consul,
         deadline,
+        timeline,
     } = *environment;
-    let versions = Versions::detect(files, programs)?;
-    let desired = render::render(spec, &versions)?;
-    let observed = observe(&desired, files, manager)?;
+    let installed = timeline.measure("versions", || render::recognise(files, programs, timeline))?;
+    let desired = timeline.measure("render", || render::render(spec, &installed.versions))?;
+    let observed = timeline.measure("observe", || observe(&desired, files, manager))?;
     let changes = diff(&desired, &observed);
+    let verdicts = Verdicts::find(&desired, &observed, files, mode == Mode::DryRun)?;
     if !changes.0.is_empty() {
-        judge(&desired, files, programs)?;
+        for (product, judgement) in verdicts.judgements() {
+            timeline.decide(
+                format!("{product} judges its configuration"),
+                judgement.word(),
+                judgement.reason(),
+            );
+        }
+        let before = verdicts.products(Judgement::Before);
+        if !before.is_empty() {
+            timeline.measure("judge", || judge(&desired, files, programs, &before))?;
+        }
     }
-    if mode == Mode::Execute {
+    if mode == Mode::Execute && !changes.0.is_empty() {
         let ports = Ports {
             files,
             manager: manager.ok_or(NodeError::NoServiceManager)?,
             consul,
         };
-        let executor = Executor::new(ports, deadline);
-        for change in &changes.0 {
-            tell(change);
-            executor.execute(change)?;
+        let refusal = |unit| refusal(unit, &verdicts, &desired, files, programs);
+        let mut listeners = Listeners {
+            tell: &mut tell,
+            refusal: &refusal,
+            timeline,
+        };
+        Executor::new(ports, deadline).carry_out(&changes, &mut listeners)?;
+        // Only notes: without them the next run asks and has judged once more.
+        for kept in [verdicts.keep(files), installed.keep(files)] {
+            if let Err(error) = kept {
+                timeline.decide("note for the next run", "not kept", error);
+            }
         }
     }
     Ok(Applied {
@@ -272,6 +314,25 @@ pub fn apply_spec(
         notes: notes(&desired, files)?,
         milliseconds: start.elapsed().as_millis(),
     })
+}
+
+/// Why a product that judges by its start did not come up, if the reason is its configuration: its validator says it in
+/// words. What its validator takes, and a validator that does not answer, is no refusal.
+fn refusal(
+    unit: Unit,
+    verdicts: &Verdicts,
+    desired: &DesiredState,
+    files: &Files,
+    programs: &(dyn Programs + Sync),
+) -> Option<JudgeError> {
+    let product = verdicts.judged_by_start(unit)?;
+    match judge(desired, files, programs, &[product]) {
+        Err(JudgeError::Refused {
+            product,
+            source: source @ ProgramError::Failed { .. },
+        }) => Some(JudgeError::RefusedAtStart { product, source }),
+        _ => None,
+    }
 }
 
 /// The image may be without the helper that the Docker configuration names; every other registry works then.

@@ -55,6 +55,13 @@ pub enum Change {
         /// Content.
         content: Vec<u8>,
     },
+    /// Make a symbolic link.
+    Link {
+        /// Path.
+        path: String,
+        /// What it points to.
+        target: String,
+    },
     /// Remove a file.
     Remove {
         /// Path.
@@ -64,6 +71,11 @@ pub enum Change {
     ReloadDefinitions,
     /// Make a unit start at boot.
     Enable {
+        /// Unit.
+        unit: Unit,
+    },
+    /// Let the service manager forget how often a unit failed: it refuses to start it otherwise.
+    ResetFailures {
         /// Unit.
         unit: Unit,
     },
@@ -114,9 +126,11 @@ impl fmt::Display for Change {
                 group,
                 ..
             } => write!(formatter, "write {path} ({mode:04o} {user}:{group})"),
+            Self::Link { path, target } => write!(formatter, "link {path} to {target}"),
             Self::Remove { path } => write!(formatter, "remove {path}"),
             Self::ReloadDefinitions => formatter.write_str("reload the service manager's definitions"),
             Self::Enable { unit } => write!(formatter, "enable {}", unit.name()),
+            Self::ResetFailures { unit } => write!(formatter, "reset the failures of {}", unit.name()),
             Self::Start { unit } => write!(formatter, "start {}", unit.name()),
             Self::Restart { unit } => write!(formatter, "restart {}", unit.name()),
             Self::Await { unit } => write!(formatter, "wait for {}", unit.name()),
@@ -131,33 +145,41 @@ impl fmt::Display for Change {
 pub struct ChangeSet(pub Vec<Change>);
 
 /// Compares. What was not observed (units where there is no service manager) is taken to be absent.
+///
+/// What can start with the definitions that the service manager has read already starts first: reading them anew
+/// takes a tenth of a second or more, in which Consul and Docker are on their way. Nomad comes last, when both answer.
 pub fn diff(desired: &DesiredState, observed: &Observed) -> ChangeSet {
     let files = file_changes(desired, observed);
+    let links = link_changes(desired, observed);
     let mut changes = forget_and_stop(desired, observed, &files);
-    let starts = start(desired, observed, &changes);
-    if definitions_change(desired, &files, &starts) {
-        changes.extend(files);
-        changes.push(Change::ReloadDefinitions);
-    } else {
-        changes.extend(files);
-    }
-    changes.extend(starts);
-    ChangeSet(changes)
-}
-
-/// Whether the service manager must read its definitions anew. Not only when one is written: a run may have died
-/// between writing and reading, so a unit that has one is never started without.
-fn definitions_change(desired: &DesiredState, files: &[Change], starts: &[Change]) -> bool {
-    let is_definition = |path: &str| path.starts_with("/etc/systemd/");
-    let has_definition = |unit| match desired.units.get(unit) {
+    let Starts { enable, first, last } = starts(desired, observed, &changes);
+    let has_definition = |begun: &Begun| match desired.units.get(&begun.unit) {
         Some(DesiredUnit::Running(Some(with))) => with.files.iter().any(|path| is_definition(path)),
         _ => false,
     };
-    files.iter().filter_map(Change::path).any(is_definition)
-        || starts.iter().any(|change| match change {
-            Change::Start { unit } | Change::Restart { unit } => has_definition(unit),
-            _ => false,
-        })
+    let (defined, plain): (Vec<_>, Vec<_>) = first.iter().partition(|begun| has_definition(begun));
+    // Not only when one was written: a run may have died between writing and reading, so a unit that has one is never
+    // started without. And a manager that has not read what was enabled still says that it is not.
+    let reload = !enable.is_empty()
+        || files.iter().filter_map(Change::path).any(is_definition)
+        || defined
+            .iter()
+            .chain(&last.iter().collect::<Vec<_>>())
+            .any(|begun| begun.change.is_some() && has_definition(begun));
+    changes.extend(files);
+    changes.extend(links);
+    changes.extend(plain.iter().flat_map(|begun| begun.changes()));
+    changes.extend(enable);
+    changes.extend(reload.then_some(Change::ReloadDefinitions));
+    changes.extend(defined.iter().flat_map(|begun| begun.changes()));
+    changes.extend(first.iter().flat_map(Begun::finish));
+    changes.extend(last.iter().flat_map(Begun::changes));
+    changes.extend(last.iter().flat_map(Begun::finish));
+    ChangeSet(changes)
+}
+
+fn is_definition(path: &str) -> bool {
+    path.starts_with("/etc/systemd/system/")
 }
 
 /// Before anything else changes: what no longer holds is forgotten, and what must not run is stopped.
@@ -193,11 +215,46 @@ fn forget_and_stop(desired: &DesiredState, observed: &Observed, files: &[Change]
     changes
 }
 
-/// Consul and Docker side by side; Nomad when both answer: it looks for Consul and for Docker at its start, and
-/// again only after 15 and 30 seconds.
-fn start(desired: &DesiredState, observed: &Observed, before: &[Change]) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let mut started = Vec::new();
+/// A unit that is to run and does not, or not as it should.
+struct Begun {
+    unit: Unit,
+    /// What begins it; none if it was begun before, perhaps by a run that died, and has yet to come up.
+    change: Option<Change>,
+    /// Its failures keep the service manager from starting it.
+    failed: bool,
+    /// What it is started with, where that is to be kept.
+    digest: Option<String>,
+}
+
+impl Begun {
+    fn changes(&self) -> impl Iterator<Item = Change> + use<> {
+        let reset =
+            (self.failed && self.change.is_some()).then_some(Change::ResetFailures { unit: self.unit });
+        reset.into_iter().chain(self.change.clone())
+    }
+
+    fn finish(&self) -> impl Iterator<Item = Change> + use<> {
+        let unit = self.unit;
+        let sha256 = self.digest.clone().filter(|_| self.change.is_some());
+        let stamp = sha256.map(|sha256| Change::Stamp { unit, sha256 });
+        [Change::Await { unit }].into_iter().chain(stamp)
+    }
+}
+
+struct Starts {
+    enable: Vec<Change>,
+    first: Vec<Begun>,
+    last: Vec<Begun>,
+}
+
+/// Consul, Docker and what else a node runs side by side; Nomad when all of them answer: it looks for Consul and for
+/// Docker at its start, and again only after 15 and 30 seconds.
+fn starts(desired: &DesiredState, observed: &Observed, before: &[Change]) -> Starts {
+    let mut starts = Starts {
+        enable: Vec::new(),
+        first: Vec::new(),
+        last: Vec::new(),
+    };
     for (unit, wanted) in &desired.units {
         let unit = *unit;
         let DesiredUnit::Running(with) = wanted else {
@@ -205,7 +262,7 @@ fn start(desired: &DesiredState, observed: &Observed, before: &[Change]) -> Vec<
         };
         let seen = observed.units.get(&unit);
         if !seen.is_some_and(|seen| seen.condition.enabled) {
-            changes.push(Change::Enable { unit });
+            starts.enable.push(Change::Enable { unit });
         }
         let digest = with.as_ref().map(|with| &with.digest);
         let running = seen.is_some_and(runs);
@@ -215,34 +272,24 @@ fn start(desired: &DesiredState, observed: &Observed, before: &[Change]) -> Vec<
         if as_it_should && seen.is_some_and(|seen| seen.condition.activity == Activity::Active) {
             continue;
         }
-        if as_it_should {
-            // It was started before, perhaps by a run that died, and has yet to come up.
-            started.push((unit, None));
-            continue;
-        }
+        let change = match (as_it_should, running && digest.is_some()) {
+            (true, _) => None,
+            (false, true) => Some(Change::Restart { unit }),
+            (false, false) => Some(Change::Start { unit }),
+        };
+        let begun = Begun {
+            unit,
+            change,
+            failed: seen.is_some_and(|seen| matches!(seen.condition.activity, Activity::Failed(_))),
+            digest: digest.cloned(),
+        };
         if unit == Unit::Nomad {
-            finish(&mut changes, &mut started);
-        }
-        let restart = running && digest.is_some();
-        changes.push(if restart {
-            Change::Restart { unit }
+            starts.last.push(begun);
         } else {
-            Change::Start { unit }
-        });
-        started.push((unit, digest));
-    }
-    finish(&mut changes, &mut started);
-    changes
-}
-
-/// Waits for what was started, all of it, and stamps it.
-fn finish(changes: &mut Vec<Change>, started: &mut Vec<(Unit, Option<&String>)>) {
-    for (unit, digest) in started.drain(..) {
-        changes.push(Change::Await { unit });
-        if let Some(sha256) = digest.cloned() {
-            changes.push(Change::Stamp { unit, sha256 });
+            starts.first.push(begun);
         }
     }
+    starts
 }
 
 /// Whether something of the unit may be running.
@@ -251,6 +298,19 @@ fn runs(seen: &ObservedUnit) -> bool {
         seen.condition.activity,
         Activity::Active | Activity::Activating(_) | Activity::Changing
     )
+}
+
+fn link_changes(desired: &DesiredState, observed: &Observed) -> Vec<Change> {
+    let missing = desired
+        .links
+        .iter()
+        .filter(|(path, target)| observed.links.get(*path) != Some(target));
+    missing
+        .map(|(path, target)| Change::Link {
+            path: path.clone(),
+            target: target.clone(),
+        })
+        .collect()
 }
 
 fn file_changes(desired: &DesiredState, observed: &Observed) -> Vec<Change> {

@@ -1,9 +1,7 @@
 //! Owns asking the products themselves whether they would take a configuration, before anything is changed.
 //! Touches a private temporary folder, and runs `consul validate` and `nomad config validate`.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -28,6 +26,17 @@ pub enum JudgeError {
         #[source]
         source: ProgramError,
     },
+    /// The product refused it when it was started for the first time.
+    #[error(
+        "{product} refuses the configuration of this node; it was stopped again and does not start at boot"
+    )]
+    RefusedAtStart {
+        /// Product.
+        product: Product,
+        /// The validator's words.
+        #[source]
+        source: ProgramError,
+    },
     /// The temporary folder could not be filled.
     #[error("could not put the configuration into {} to have it judged", path.display())]
     Stage {
@@ -42,11 +51,12 @@ pub enum JudgeError {
     File(#[from] FileError),
 }
 
-/// Judges what the products would read after the change: COS's files together with the operators' beside them.
+/// Has `products` judge what they would read after the change: COS's files together with the operators' beside them.
 pub fn judge(
     desired: &DesiredState,
     files: &Files,
     programs: &(dyn Programs + Sync),
+    products: &[Product],
 ) -> Result<(), JudgeError> {
     let stage = tempfile::Builder::new()
         .prefix("cos-agent-")
@@ -55,8 +65,11 @@ pub fn judge(
             path: std::env::temp_dir(),
             source,
         })?;
-    for path in [CONSUL_CONFIGURATION, NOMAD_CONFIGURATION] {
-        copy_neighbours(files, Path::new(path), stage.path())?;
+    let below = Files::new(stage.path());
+    for product in products {
+        for (path, content) in neighbours(files, Path::new(configuration(*product)))? {
+            below.write_atomic(&path, &content, 0o600)?;
+        }
     }
     write_tree(desired, stage.path())?;
     // Side by side: each takes a second or more to be read from a fresh volume.
@@ -71,6 +84,7 @@ pub fn judge(
         };
         let asked: Vec<_> = validators(desired, files, stage.path())
             .into_iter()
+            .filter(|(product, _)| products.contains(product))
             .map(ask)
             .collect();
         let join = |asked: thread::ScopedJoinHandle<'_, _>| {
@@ -81,6 +95,14 @@ pub fn judge(
         asked.into_iter().map(join).collect()
     });
     judged.into_iter().collect()
+}
+
+/// The file that COS writes for a product.
+pub(super) const fn configuration(product: Product) -> &'static str {
+    match product {
+        Product::Consul => CONSUL_CONFIGURATION,
+        Product::Nomad => NOMAD_CONFIGURATION,
+    }
 }
 
 /// Writes every file of a desired state below a folder that is not the machine's root.
@@ -119,32 +141,23 @@ pub fn validators(desired: &DesiredState, files: &Files, directory: &Path) -> Ve
         .collect()
 }
 
-/// Copies the operators' `.json` and `.hcl` files that the product reads together with ours.
-fn copy_neighbours(files: &Files, ours: &Path, stage: &Path) -> Result<(), JudgeError> {
+/// The operators' `.json` and `.hcl` files that the product reads together with ours, sorted by path.
+pub(super) fn neighbours(files: &Files, ours: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>, JudgeError> {
     let Some(folder) = ours.parent() else {
-        return Ok(());
+        return Ok(Vec::new());
     };
-    let Ok(entries) = fs::read_dir(files.locate(folder)) else {
-        return Ok(());
-    };
-    let below = Files::new(stage);
-    for entry in entries.flatten() {
-        let path = folder.join(entry.file_name());
+    let mut found = Vec::new();
+    for name in files.entries(folder)? {
+        let path = folder.join(name);
         let read = path
             .extension()
             .is_some_and(|extension| extension == "json" || extension == "hcl");
-        if !read || path == ours {
+        if !read || path == ours || files.locate(&path).is_dir() {
             continue;
         }
         if let Some(content) = files.read(&path)? {
-            below.write_atomic(&path, &content, 0o600)?;
+            found.push((path, content));
         }
     }
-    // Where an operator put a folder in the way of ours, the validator's message is clearer than ours would be.
-    let staged = below.locate(folder);
-    if staged.is_dir() {
-        fs::set_permissions(&staged, fs::Permissions::from_mode(0o700))
-            .map_err(|source| JudgeError::Stage { path: staged, source })?;
-    }
-    Ok(())
+    Ok(found)
 }

@@ -3,6 +3,7 @@
 
 mod consul;
 mod docker;
+mod installed;
 mod nomad;
 mod version;
 
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 use super::config::{NodeSpec, Role, Roles};
 
+pub(crate) use installed::{FileIdentity, recognise};
 pub use version::{Feature, Product, Version, VersionError, Versions};
 
 /// Consul's configuration that COS writes; operators add files beside it whose names sort later.
@@ -89,6 +91,8 @@ pub struct RunsWith {
 pub struct DesiredState {
     /// Files by path; none for a file that must not be there.
     pub files: BTreeMap<String, Option<DesiredFile>>,
+    /// Symbolic links: path and target.
+    pub links: BTreeMap<String, String>,
     /// Units that COS decides about on this role; the others stay as they are.
     pub units: BTreeMap<Unit, DesiredUnit>,
 }
@@ -154,7 +158,11 @@ pub fn render(spec: &NodeSpec, versions: &Versions) -> Result<DesiredState, Rend
         );
     }
     files.insert(RECORD.to_owned(), Some(public(record(spec, versions)?)));
-    Ok(DesiredState { files, units })
+    Ok(DesiredState {
+        files,
+        links: BTreeMap::new(),
+        units,
+    })
 }
 
 /// What `health` must know of a node long after `apply` ended.

@@ -37,6 +37,15 @@ impl Product {
             Self::Nomad => Version::new(1, 3, 0),
         }
     }
+
+    /// Refuses a version that is older than [`Product::oldest`].
+    pub(super) fn admit(self, installed: Version) -> Result<Version, VersionError> {
+        if installed < self.oldest() {
+            let product = self;
+            return Err(VersionError::TooOld { product, installed });
+        }
+        Ok(installed)
+    }
 }
 
 impl fmt::Display for Product {
@@ -240,10 +249,7 @@ fn parse(product: Product, answer: &str) -> Result<Version, VersionError> {
             answer: line.to_owned(),
         });
     };
-    if installed < product.oldest() {
-        return Err(VersionError::TooOld { product, installed });
-    }
-    Ok(installed)
+    product.admit(installed)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -132,6 +133,7 @@ pub struct Imds {
     budget: Duration,
     start: Instant,
     token: Mutex<Option<String>>,
+    retries: AtomicU32,
 }
 
 impl Imds {
@@ -143,6 +145,7 @@ impl Imds {
             budget,
             start: Instant::now(),
             token: Mutex::new(None),
+            retries: AtomicU32::new(0),
         }
     }
 
@@ -156,6 +159,11 @@ impl Imds {
                 ControlFlow::Continue(reason) => ControlFlow::Continue(reason),
             })
         })
+    }
+
+    /// How often anything had to be asked again.
+    pub fn retries(&self) -> u32 {
+        self.retries.load(Ordering::Relaxed)
     }
 
     /// Who and where this machine is.
@@ -252,7 +260,12 @@ impl Imds {
         mut probe: impl FnMut(&Self, &mut bool) -> Result<ControlFlow<T, String>, ImdsError>,
     ) -> Result<T, ImdsError> {
         let left = self.budget.saturating_sub(self.start.elapsed());
-        let ended = wait::until(left, BACKOFF, || probe(self, withheld));
+        let mut tries: u32 = 0;
+        let ended = wait::until(left, BACKOFF, || {
+            tries += 1;
+            probe(self, withheld)
+        });
+        self.retries.fetch_add(tries.saturating_sub(1), Ordering::Relaxed);
         ended.map_err(|error| match error {
             WaitError::Deadline { last_reason, .. } => ImdsError::Silent {
                 url: url.to_owned(),
