@@ -22,8 +22,10 @@ pub const TAG_BAKE_ID: &str = "cos:bake-id";
 pub const TAG_EXPIRES_AT: &str = "cos:expires-at";
 /// Tag with what a resource is for.
 pub const TAG_PURPOSE: &str = "cos:purpose";
-/// Tag with the SHA-256 of the bundle on a payload snapshot and on an image.
+/// Tag with the SHA-256 of the bundle on a payload snapshot, on an image and on the image's snapshots.
 pub const TAG_BUNDLE: &str = "cos:bundle";
+/// Tag with the SHA-256 of the bundle on a payload snapshot, and on nothing else.
+pub const TAG_PAYLOAD: &str = "cos:payload";
 
 /// Longest life of what a bake makes: the dead-man timer ends the machines then, a sweep takes the rest.
 pub const LIFETIME: SignedDuration = SignedDuration::from_hours(2);

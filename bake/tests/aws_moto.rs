@@ -220,9 +220,10 @@ async fn payload(cloud: &AwsCloud) -> SnapshotId {
     let facts = cloud.snapshot(&id).await.unwrap().unwrap();
     assert_eq!(facts.state, SnapshotState::Completed);
     assert_eq!(facts.tags, spec.tags);
-    let reused = cloud.snapshot_tagged("cos:bundle", "d1").await.unwrap().unwrap();
-    assert_eq!(reused.id, id);
-    assert_eq!(cloud.snapshot_tagged("cos:bundle", "d2").await.unwrap(), None);
+    let found = cloud.snapshots_tagged("cos:bundle", "d1").await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].id, id);
+    assert_eq!(cloud.snapshots_tagged("cos:bundle", "d2").await.unwrap(), []);
     id
 }
 

@@ -73,19 +73,11 @@ impl World {
     }
 
     async fn plan(&self) -> Plan {
-        let recipe = Recipe {
-            base: Base::Al2,
-            arch: Arch::X86_64,
-            name: Some("image".into()),
-            tags: BTreeMap::from([("team".into(), "platform".into())]),
-            instance_type: None,
-            subnet: None,
-            security_groups: vec![],
-            profile: None,
-            root_size_gib: None,
-            keep_payload: false,
-        };
-        plan::resolve(&recipe, &self.lock, REGION, Timestamp::now(), &self.cloud)
+        self.plan_of(&recipe("image")).await
+    }
+
+    async fn plan_of(&self, recipe: &Recipe) -> Plan {
+        plan::resolve(recipe, &self.lock, REGION, Timestamp::now(), &self.cloud)
             .await
             .unwrap()
     }
@@ -161,6 +153,21 @@ impl World {
     }
 }
 
+fn recipe(name: &str) -> Recipe {
+    Recipe {
+        base: Base::Al2,
+        arch: Arch::X86_64,
+        name: Some(name.into()),
+        tags: BTreeMap::from([("team".into(), "platform".into())]),
+        instance_type: None,
+        subnet: None,
+        security_groups: vec![],
+        profile: None,
+        root_size_gib: None,
+        keep_payload: false,
+    }
+}
+
 /// Number of calls of a bake that goes well, before and after the plan.
 async fn calls_of_a_bake() -> (usize, usize) {
     let world = World::new();
@@ -185,6 +192,57 @@ async fn a_bake_leaves_its_image_and_nothing_else() {
     // The image's own sweep finds nothing, today and after the expiry.
     assert_eq!(world.sweep().await.released, []);
     world.assert_nothing_but_a_published_image("after a sweep");
+}
+
+/// Numbers of the calls that started a payload snapshot.
+fn uploads(world: &World) -> usize {
+    let calls = world.cloud.calls();
+    calls
+        .iter()
+        .filter(|call| call.operation == "ebs:StartSnapshot")
+        .count()
+}
+
+#[tokio::test]
+async fn a_kept_payload_is_used_again() {
+    let world = World::new();
+    let first = Recipe {
+        keep_payload: true,
+        ..recipe("first")
+    };
+    let plan = world.plan_of(&first).await;
+    world.bake(&plan, CancellationToken::new()).await.unwrap();
+    let with_payload = world.cloud.live().len();
+    assert_eq!(with_payload, 3, "an image, its snapshot, and the payload");
+    assert_eq!(world.sweep().await.released, []);
+    // The image's snapshot is newer than the payload and of the same bundle: it is not taken for one.
+    let plan = world.plan_of(&recipe("second")).await;
+    world.bake(&plan, CancellationToken::new()).await.unwrap();
+    assert_eq!(uploads(&world), 1);
+    assert_eq!(world.cloud.live().len(), with_payload + 2);
+}
+
+#[tokio::test]
+async fn a_payload_of_a_bake_that_runs_is_not_used() {
+    use cos_bake::cloud::{Cloud, SnapshotSpec, SnapshotState};
+    let world = World::new();
+    let other = world.plan_of(&recipe("other")).await;
+    let digest = world.bundle.sha256.to_string();
+    let mut tags = other.tags_for("payload");
+    tags.insert(cos_bake::plan::TAG_PAYLOAD.into(), digest);
+    let spec = SnapshotSpec {
+        size_gib: 1,
+        description: String::new(),
+        tags,
+        token: "other".into(),
+    };
+    let running = world.cloud.start_snapshot(&spec).await.unwrap();
+    world.cloud.complete_snapshot(&running, 0).await.unwrap();
+    while world.cloud.snapshot(&running).await.unwrap().unwrap().state != SnapshotState::Completed {}
+    let plan = world.plan().await;
+    world.bake(&plan, CancellationToken::new()).await.unwrap();
+    assert_eq!(uploads(&world), 2);
+    assert!(world.cloud.live().contains(&Resource::Snapshot(running)));
 }
 
 #[tokio::test]
@@ -332,20 +390,14 @@ async fn plan_changes_nothing_and_refuses_what_would_fail() {
     let plan = world.plan().await;
     assert_eq!(world.cloud.live(), []);
     world.bake(&plan, CancellationToken::new()).await.unwrap();
-    let recipe = |base, arch| Recipe {
-        base,
-        arch,
-        name: Some("image".into()),
-        tags: BTreeMap::new(),
-        instance_type: None,
-        subnet: Some("subnet-none".into()),
-        security_groups: vec![],
-        profile: None,
-        root_size_gib: Some(1),
-        keep_payload: false,
-    };
     let refused = async |base, arch| {
-        let recipe = recipe(base, arch);
+        let recipe = Recipe {
+            base,
+            arch,
+            subnet: Some("subnet-none".into()),
+            root_size_gib: Some(1),
+            ..recipe("image")
+        };
         plan::resolve(&recipe, &world.lock, REGION, Timestamp::now(), &world.cloud)
             .await
             .unwrap_err()

@@ -508,9 +508,9 @@ impl Cloud for FakeCloud {
             .await
     }
 
-    async fn snapshot_tagged(&self, key: &str, value: &str) -> Result<Option<SnapshotFacts>, CloudError> {
+    async fn snapshots_tagged(&self, key: &str, value: &str) -> Result<Vec<SnapshotFacts>, CloudError> {
         self.world("ec2:DescribeSnapshots", format!("{key}={value}"), |world| {
-            Ok(world.snapshot_tagged(key, value))
+            Ok(world.snapshots_tagged(key, value))
         })
         .await
     }

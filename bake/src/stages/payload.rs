@@ -16,7 +16,7 @@ use crate::error::BakeError;
 use crate::events::{Event, Stage};
 use crate::lock::{Lock, Source};
 use crate::payload::Payload;
-use crate::plan::{Plan, TAG_BUNDLE, TAG_EXPIRES_AT};
+use crate::plan::{Plan, TAG_BUNDLE, TAG_EXPIRES_AT, TAG_PAYLOAD};
 use crate::release::signature::TrustedKeys;
 use crate::release::{ArchiveCache, Fetcher, ReleaseError, Upstream};
 use crate::remote::Remote;
@@ -63,7 +63,7 @@ pub struct Staged {
     pub(super) header: PayloadHeader,
 }
 
-/// Builds the bundle and puts it into a snapshot; a completed snapshot of the same bundle is used again.
+/// Builds the bundle and puts it into a snapshot; a kept payload of the same bundle is used again.
 pub async fn stage<C: Cloud, R: Remote>(
     plan: &Plan,
     ingredients: &Ingredients,
@@ -73,16 +73,9 @@ pub async fn stage<C: Cloud, R: Remote>(
     run.stage(Stage::Payload, async {
         let payload = open(&bundle).await?;
         let header = payload.header.clone();
-        let existing = run
-            .cloud
-            .snapshot_tagged(TAG_BUNDLE, &bundle.sha256.to_string())
-            .await
-            .map_err(BakeError::cloud("look for a payload of this bundle"))?;
-        // An image's snapshot carries the bundle's digest too; only a payload's purpose is to be one.
-        let reusable =
-            existing.filter(|found| found.tags.get("cos:payload").is_some_and(|yes| yes == "true"));
-        let (snapshot, outcome) = if let Some(found) = reusable {
-            (found.id.clone(), format!("{} is used again", found.id))
+        let (snapshot, outcome) = if let Some(kept) = kept(&bundle, run).await? {
+            let outcome = format!("{kept} is used again");
+            (kept, outcome)
         } else {
             let snapshot = upload(plan, payload, &bundle, run).await?;
             let outcome = format!("{} MiB in {snapshot}", bundle.size / (1024 * 1024));
@@ -98,6 +91,22 @@ pub async fn stage<C: Cloud, R: Remote>(
         ))
     })
     .await
+}
+
+/// The newest payload of a bundle that was kept. One that still expires belongs to a bake that runs, and goes with it.
+async fn kept<C: Cloud, R: Remote>(
+    bundle: &Bundle,
+    run: &Run<'_, C, R>,
+) -> Result<Option<SnapshotId>, BakeError> {
+    let found = run
+        .cloud
+        .snapshots_tagged(TAG_PAYLOAD, &bundle.sha256.to_string())
+        .await
+        .map_err(BakeError::cloud("look for a payload of this bundle"))?;
+    let mut kept = found
+        .into_iter()
+        .filter(|snapshot| !snapshot.tags.contains_key(TAG_EXPIRES_AT));
+    Ok(kept.next().map(|snapshot| snapshot.id))
 }
 
 /// Keeps the payload snapshot for the next bake. The image is published by now, so a failure is only a warning.
@@ -174,7 +183,7 @@ async fn upload<C: Cloud, R: Remote>(
 ) -> Result<SnapshotId, BakeError> {
     let mut tags: BTreeMap<String, String> = plan.tags_for("payload");
     tags.insert(TAG_BUNDLE.into(), bundle.sha256.to_string());
-    tags.insert("cos:payload".into(), "true".into());
+    tags.insert(TAG_PAYLOAD.into(), bundle.sha256.to_string());
     let spec = SnapshotSpec {
         size_gib: payload.volume_size_gib(),
         description: format!("payload of {}", plan.bake_id),

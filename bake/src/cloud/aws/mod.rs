@@ -237,9 +237,9 @@ impl Cloud for AwsCloud {
             .transpose()
     }
 
-    async fn snapshot_tagged(&self, key: &str, value: &str) -> Result<Option<SnapshotFacts>, CloudError> {
+    async fn snapshots_tagged(&self, key: &str, value: &str) -> Result<Vec<SnapshotFacts>, CloudError> {
         const OPERATION: &str = "ec2:DescribeSnapshots";
-        let snapshots = self
+        let mut snapshots = self
             .send(OPERATION, |clients| {
                 let call = clients
                     .ec2
@@ -250,10 +250,11 @@ impl Cloud for AwsCloud {
                 call.into_paginator().items().send().try_collect()
             })
             .await?;
-        let newest = snapshots.into_iter().max_by_key(|snapshot| snapshot.start_time);
-        newest
+        snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.start_time));
+        snapshots
+            .into_iter()
             .map(|snapshot| convert::snapshot(OPERATION, snapshot))
-            .transpose()
+            .collect()
     }
 
     async fn create_volume(&self, spec: &VolumeSpec) -> Result<VolumeId, CloudError> {

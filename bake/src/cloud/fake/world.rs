@@ -650,19 +650,25 @@ impl World {
         Some(facts)
     }
 
-    pub(super) fn snapshot_tagged(&self, key: &str, value: &str) -> Option<SnapshotFacts> {
+    pub(super) fn snapshots_tagged(&self, key: &str, value: &str) -> Vec<SnapshotFacts> {
         let fits = |snapshot: &Snapshot| {
             snapshot.state == SnapshotState::Completed
                 && snapshot.tags.get(key).is_some_and(|found| found == value)
         };
-        let newest = self.snapshots.iter().filter(|(_, snapshot)| fits(snapshot));
-        newest
-            .max_by_key(|(_, snapshot)| snapshot.number)
+        let mut found: Vec<_> = self
+            .snapshots
+            .iter()
+            .filter(|(_, snapshot)| fits(snapshot))
+            .collect();
+        found.sort_by_key(|(_, snapshot)| std::cmp::Reverse(snapshot.number));
+        found
+            .into_iter()
             .map(|(id, snapshot)| SnapshotFacts {
                 id: id.clone(),
                 state: snapshot.state,
                 tags: snapshot.tags.clone(),
             })
+            .collect()
     }
 
     // Volumes.
