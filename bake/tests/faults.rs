@@ -5,13 +5,14 @@
 #![expect(clippy::large_futures, reason = "a test's future may live on its stack")]
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cos_bake::base::Base;
-use cos_bake::bundle::Bundle;
+use cos_bake::bundle::{AgentBinary, AgentOrigin, Bundle};
 use cos_bake::cleanup::Patience;
 use cos_bake::cloud::fake::{FakeCloud, Fault};
 use cos_bake::cloud::{CloudErrorKind, Resource};
@@ -23,10 +24,11 @@ use cos_bake::manifest::Manifest;
 use cos_bake::pipeline;
 use cos_bake::plan::{self, Plan, TAG_EXPIRES_AT};
 use cos_bake::recipe::Recipe;
-use cos_bake::release::Arch;
+use cos_bake::release::signature::{HASHICORP_FINGERPRINT, TrustedKeys};
+use cos_bake::release::{Arch, ArchiveCache, Fetcher, Upstream};
 use cos_bake::remote::fake::FakeRemote;
 use cos_bake::run::Run;
-use cos_bake::stages::payload::Ingredients;
+use cos_bake::stages::payload::{Ingredients, ToBuild};
 use cos_bake::sweep;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +85,16 @@ impl World {
     }
 
     async fn bake(&self, plan: &Plan, cancel: CancellationToken) -> Result<Manifest, BakeError> {
+        let ingredients = Ingredients::Built(Arc::clone(&self.bundle));
+        self.bake_from(plan, &ingredients, cancel).await
+    }
+
+    async fn bake_from(
+        &self,
+        plan: &Plan,
+        ingredients: &Ingredients,
+        cancel: CancellationToken,
+    ) -> Result<Manifest, BakeError> {
         let begin = Begin {
             bake_id: plan.bake_id.clone(),
             account: plan.account.clone(),
@@ -103,7 +115,7 @@ impl World {
             logs,
         )
         .with_pause(PAUSE);
-        pipeline::bake(plan, &Ingredients::Built(Arc::clone(&self.bundle)), &run).await
+        pipeline::bake(plan, ingredients, &run).await
     }
 
     async fn sweep(&self) -> cos_bake::cleanup::CleanupReport {
@@ -368,6 +380,46 @@ async fn a_cancel_at_any_call_leaves_nothing() {
         }
         world.assert_nothing_but_a_published_image(&context);
     }
+}
+
+/// What a bundle is made of, from a mirror that takes requests and never answers.
+fn from_a_silent_mirror(folder: &Path) -> (Ingredients, TcpListener) {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mirror = format!("http://{}", silent.local_addr().unwrap());
+    let parts = ToBuild {
+        lock: Lock::new(support::lock().archives().iter().cloned().map(|mut archive| {
+            archive.signed_by = archive.signed_by.map(|_| HASHICORP_FINGERPRINT.into());
+            archive
+        })),
+        upstream: Upstream::mirror(&mirror).unwrap(),
+        fetcher: Fetcher::new(Arc::new(|_| ())).unwrap(),
+        archives: ArchiveCache::open(folder).unwrap(),
+        keys: TrustedKeys::pinned().unwrap(),
+        agent: AgentBinary {
+            path: std::env::current_exe().unwrap(),
+            origin: AgentOrigin::Argument,
+        },
+        bundles: folder.join("bundles"),
+    };
+    (Ingredients::ToBuild(Box::new(parts)), silent)
+}
+
+#[tokio::test]
+async fn a_cancel_does_not_wait_for_a_download() {
+    let world = World::new();
+    let plan = world.plan().await;
+    let (ingredients, _silent) = from_a_silent_mirror(world.folder.path());
+    let cancel = CancellationToken::new();
+    let later = cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        later.cancel();
+    });
+    let bake = world.bake_from(&plan, &ingredients, cancel);
+    let outcome = tokio::time::timeout(Duration::from_secs(10), bake).await;
+    let error = outcome.expect("the bake waits for the mirror").unwrap_err();
+    assert_eq!(error.exit(), Exit::Interrupted);
+    assert_eq!(world.cloud.live(), []);
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ use crate::digest::{Digest, DigestMismatch, DigestWriter};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest silence of a server in the middle of an answer.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest time of one attempt: a server that drips must not hold a bake for ever.
+const ATTEMPT_DEADLINE: Duration = Duration::from_mins(30);
 /// Attempts at one download, the first included.
 const ATTEMPTS: u32 = 5;
 /// Longest pause that a server's `Retry-After` is granted.
@@ -172,6 +174,7 @@ impl Fetcher {
                 .user_agent(concat!("cos-bake/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(CONNECT_DEADLINE)
                 .read_timeout(READ_DEADLINE)
+                .timeout(ATTEMPT_DEADLINE)
                 .redirect(redirects())
         };
         let client = builder().build().map_err(ReleaseError::Client)?;

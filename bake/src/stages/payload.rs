@@ -69,7 +69,7 @@ pub async fn stage<C: Cloud, R: Remote>(
     ingredients: &Ingredients,
     run: &Run<'_, C, R>,
 ) -> Result<Staged, BakeError> {
-    let bundle = run.stage(Stage::Bundle, build(plan, ingredients)).await?;
+    let bundle = run.stage(Stage::Bundle, build(plan, ingredients, run)).await?;
     run.stage(Stage::Payload, async {
         let payload = open(&bundle).await?;
         let header = payload.header.clone();
@@ -122,7 +122,11 @@ pub async fn keep<C: Cloud, R: Remote>(staged: &Staged, run: &Run<'_, C, R>) {
     }
 }
 
-async fn build(plan: &Plan, ingredients: &Ingredients) -> Result<(Arc<Bundle>, String), BakeError> {
+async fn build<C: Cloud, R: Remote>(
+    plan: &Plan,
+    ingredients: &Ingredients,
+    run: &Run<'_, C, R>,
+) -> Result<(Arc<Bundle>, String), BakeError> {
     let bundle = match ingredients {
         Ingredients::Built(bundle) => Arc::clone(bundle),
         Ingredients::ToBuild(parts) => {
@@ -141,7 +145,11 @@ async fn build(plan: &Plan, ingredients: &Ingredients) -> Result<(Arc<Bundle>, S
                 cache: archives,
                 keys,
             };
-            let prepared = bundle::prepare(&source, lock, plan.arch, agent, bundles).await;
+            // Downloads may take long and make nothing in the cloud: they may be dropped half-way.
+            let prepared = tokio::select! {
+                prepared = bundle::prepare(&source, lock, plan.arch, agent, bundles) => prepared,
+                () = run.cancel.cancelled() => return Err(BakeError::Interrupted),
+            };
             Arc::new(prepared.map_err(|source| BakeError::Release {
                 action: "make the bundle",
                 source,
