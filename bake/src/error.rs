@@ -6,7 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::cloud::{CloudError, CloudErrorKind};
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, UNDERSTAND};
 use crate::release::{FailureClass, ReleaseError};
 
 /// Exit codes of `cos-bake`; the same table is in `_docs/exit-codes.md`, and a test compares the two.
@@ -182,6 +182,10 @@ impl BakeError {
             Self::Usage { hint, .. } | Self::Refused { hint, .. } | Self::Leftovers { hint, .. } => {
                 Some(hint.clone())
             }
+            Self::Ledger(error) if error.action == UNDERSTAND => Some(
+                "the file is damaged: move it away; once its bake has expired, `cos-bake sweep` finds what is left by tags"
+                    .into(),
+            ),
             Self::Ledger(_) => Some("name a folder that can be written with --ledger or COS_LEDGER".into()),
             Self::Release { source, .. } => source.hint(),
             Self::Verification { .. } => {
@@ -195,6 +199,17 @@ impl BakeError {
             Self::Interrupted => None,
         }
     }
+}
+
+/// An error with its causes in one line, for warnings.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }
 
 fn cloud_hint(kind: CloudErrorKind) -> Option<&'static str> {

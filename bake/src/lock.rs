@@ -296,4 +296,4 @@ fn same_as_before(existing: Option<&Lock>, new: &LockedArchive) -> Result<(), Re
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use cos_bake::base::Base;
 use cos_bake::bundle::{AgentBinary, AgentOrigin, Bundle};
-use cos_bake::cleanup::Patience;
+use cos_bake::cleanup::{CleanupReport, Patience};
 use cos_bake::cloud::fake::{FakeCloud, Fault};
 use cos_bake::cloud::{CloudErrorKind, Resource};
 use cos_bake::error::{BakeError, Exit};
@@ -118,25 +118,32 @@ impl World {
         pipeline::bake(plan, ingredients, &run).await
     }
 
-    async fn sweep(&self) -> cos_bake::cleanup::CleanupReport {
+    async fn sweep(&self) -> CleanupReport {
+        let remains = self.remains().await;
+        self.remove(&remains).await
+    }
+
+    async fn remains(&self) -> Vec<sweep::Remains> {
         let request = sweep::Request::default();
+        let now = Timestamp::now();
+        sweep::find(&self.cloud, REGION, self.ledgers(), &request, now)
+            .await
+            .unwrap()
+    }
+
+    async fn remove(&self, remains: &[sweep::Remains]) -> CleanupReport {
         let patience = Patience {
             pause: PAUSE,
             ..Patience::default()
         };
-        let now = Timestamp::now();
-        let remains = sweep::find(&self.cloud, REGION, self.ledgers(), &request, now)
-            .await
-            .unwrap();
         sweep::remove(
             &self.cloud,
             self.ledgers(),
-            &remains,
+            remains,
             patience,
             &Events::new(|_| {}),
         )
         .await
-        .unwrap()
     }
 
     /// Nothing, or one whole published image.
@@ -539,6 +546,28 @@ async fn a_sweep_with_other_credentials_forgets_nothing() {
     // The fake's account is another one: its resources are not this ledger's.
     world.sweep().await;
     assert_eq!(Record::read_all(world.ledgers()).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_written_stops_no_sweep() {
+    let world = World::new();
+    let plan = world.plan().await;
+    world.cloud.kill_at(world.cloud.call_count() + 8, Fault::After);
+    let killed = world
+        .cloud
+        .until_killed(world.bake(&plan, CancellationToken::new()))
+        .await;
+    assert!(killed.is_none());
+    world.cloud.heal();
+    let remains = world.remains().await;
+    assert_eq!(remains.len(), 1);
+    // Root writes where it may not, so the way to the ledger is barred instead.
+    let ledger = world.ledgers().join(format!("{}.jsonl", plan.bake_id));
+    std::fs::remove_file(&ledger).unwrap();
+    std::fs::create_dir(&ledger).unwrap();
+    let report = world.remove(&remains).await;
+    assert_eq!(report.leftovers, []);
+    world.assert_nothing_but_a_published_image("a sweep without its ledger");
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ fn entry(component: Product, arch: Arch, version: &str) -> LockedArchive {
     }
 }
 
-fn sample() -> Lock {
+pub(crate) fn sample() -> Lock {
     let entries = Product::ALL
         .into_iter()
         .flat_map(|product| Arch::ALL.map(|arch| entry(product, arch, "1.2.3")));
