@@ -167,8 +167,8 @@ impl BakeError {
                 FailureClass::Network => Exit::Cloud,
             },
             Self::Verification { .. } => Exit::Verification,
-            Self::Cloud { source, .. } if source.kind == CloudErrorKind::NoCredentials => Exit::Usage,
-            Self::Cloud { .. } | Self::Deadline { .. } | Self::Hopeless { .. } => Exit::Cloud,
+            Self::Cloud { source, .. } => cloud_exit(source.kind),
+            Self::Deadline { .. } | Self::Hopeless { .. } => Exit::Cloud,
             Self::Step { .. } => Exit::Step,
             Self::BootTest { .. } => Exit::BootTest,
             Self::Leftovers { .. } => Exit::Leftovers,
@@ -212,8 +212,18 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+fn cloud_exit(kind: CloudErrorKind) -> Exit {
+    match kind {
+        CloudErrorKind::Configuration | CloudErrorKind::NoCredentials => Exit::Usage,
+        _ => Exit::Cloud,
+    }
+}
+
 fn cloud_hint(kind: CloudErrorKind) -> Option<&'static str> {
     match kind {
+        CloudErrorKind::Configuration => {
+            Some("name a region with --region or AWS_REGION, and check AWS_PROFILE and AWS_CA_BUNDLE")
+        }
         CloudErrorKind::NoCredentials => Some(
             "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached",
         ),
@@ -261,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn no_credentials_is_a_matter_of_configuration_and_expired_ones_of_the_cloud() {
+    fn no_region_and_no_credentials_are_matters_of_configuration_and_expired_ones_of_the_cloud() {
         let error = |kind| BakeError::Cloud {
             action: "try".into(),
             source: CloudError {
@@ -272,6 +282,7 @@ mod tests {
                 request_id: None,
             },
         };
+        assert_eq!(error(CloudErrorKind::Configuration).exit(), Exit::Usage);
         assert_eq!(error(CloudErrorKind::NoCredentials).exit(), Exit::Usage);
         assert_eq!(error(CloudErrorKind::BadCredentials).exit(), Exit::Cloud);
         assert!(error(CloudErrorKind::BadCredentials).hint().is_some());

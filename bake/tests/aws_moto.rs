@@ -168,6 +168,7 @@ async fn without_credentials() {
 async fn without_region() {
     let error = AwsCloud::connect(None).await.err().unwrap();
     assert!(error.message.contains("region"), "{error}");
+    assert_eq!(error.kind, CloudErrorKind::Configuration, "{error}");
     assert_eq!(
         AwsCloud::connect(Some("eu-west-1")).await.unwrap().region(),
         "eu-west-1"

@@ -345,6 +345,8 @@ pub struct CloudError {
 /// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloudErrorKind {
+    /// A setting of the user's is missing or wrong: region, profile, certificates.
+    Configuration,
     /// No credentials were found.
     NoCredentials,
     /// The credentials have expired or are not valid.
