@@ -192,9 +192,9 @@ impl BakeError {
                 Some("the machine was ended and no image was made; bake again, and if it happens twice look for what changes these files".into())
             }
             Self::Cloud { source, .. } => cloud_hint(source.kind).map(str::to_owned),
-            Self::Deadline { .. } => Some("the machine's console is in the bake's log folder; raise the deadline if the base is just slow".into()),
+            Self::Deadline { .. } => Some("bake again; if it happens twice, what was seen last is the thing to look into".into()),
             Self::Hopeless { .. } => Some("bake again; if it happens twice, the reason above is the thing to look into".into()),
-            Self::Step { .. } => Some("the whole output of the step is in the bake's log folder".into()),
+            Self::Step { .. } => Some("the whole output of the step is in the file named above".into()),
             Self::BootTest { .. } => Some("the image was deleted; the findings name the file or the service".into()),
             Self::Interrupted => None,
         }

@@ -15,7 +15,7 @@ use cos_bake::base::Base;
 use cos_bake::bundle::{AgentBinary, AgentOrigin, Bundle};
 use cos_bake::cleanup::{CleanupReport, Patience};
 use cos_bake::cloud::fake::{FakeCloud, Fault};
-use cos_bake::cloud::{CloudErrorKind, Resource};
+use cos_bake::cloud::{CloudErrorKind, InstanceId, Resource};
 use cos_bake::error::{BakeError, Exit};
 use cos_bake::events::Events;
 use cos_bake::ledger::{Begin, Ledger, Record};
@@ -485,6 +485,24 @@ async fn a_step_that_fails_has_its_own_exit_code_and_leaves_nothing() {
         );
         assert_eq!(world.cloud.live(), [], "{step} {status}");
     }
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_boot_has_failed_its_boot_test() {
+    let world = World::new();
+    let plan = world.plan().await;
+    let cloud = world.cloud.clone();
+    world.cloud.on_call(move |seen| {
+        let machine = InstanceId::from(seen.subject.as_str());
+        let booted = cloud.launched(&machine);
+        let is_boot_test = booted.is_some_and(|spec| spec.tags["cos:purpose"] == "boot-test");
+        if is_boot_test && seen.operation == "ssm:DescribeInstanceInformation" {
+            cloud.shut_down_inside(&machine);
+        }
+    });
+    let error = world.bake(&plan, CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.exit(), Exit::BootTest, "{error}");
+    assert_eq!(world.cloud.live(), []);
 }
 
 #[tokio::test]

@@ -79,10 +79,11 @@ pub(super) async fn start<C: Cloud, R: Remote>(
         })
     })
     .await;
-    if online.is_err()
-        && let Ok(console) = run.cloud.console(&instance).await
-    {
-        run.save_log(&format!("{instance}-console.log"), &console);
+    if matches!(
+        &online,
+        Err(BakeError::Deadline { .. } | BakeError::Hopeless { .. })
+    ) {
+        run.save_console(&instance).await;
     }
     online.map(|()| (instance, zone))
 }
