@@ -285,6 +285,8 @@ async fn planned(
     let lock = releases
         .locked(&arguments.releases.lock, new_lock, events)
         .await?;
+    lock.check_signers(&releases.keys)
+        .map_err(failed("believe the lock"))?;
     tell_added_keys(&lock, events);
     let region = cloud.region().to_owned();
     let plan = Box::pin(plan::resolve(recipe, &lock, &region, Timestamp::now(), &cloud)).await?;

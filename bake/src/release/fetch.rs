@@ -159,8 +159,11 @@ enum TransientFault {
 
 impl From<reqwest::Error> for Fault {
     fn from(error: reqwest::Error) -> Self {
-        if error.is_builder() || error.is_redirect() {
+        if error.is_builder() {
             return Self::Final(ReleaseError::Client(error));
+        }
+        if error.is_redirect() {
+            return Self::Final(ReleaseError::Redirected(error));
         }
         Self::Transient(TransientFault::Transport(error), None)
     }
@@ -427,5 +430,26 @@ mod tests {
         ] {
             assert_eq!(is_loopback(url), loopback, "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_circle_of_redirects_is_upstreams_fault() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap());
+        let location = url.clone();
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let answer = format!(
+                "HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let fetcher = Fetcher::new(Arc::new(|_| ())).unwrap();
+        let error = fetcher.get(&url, 10).await.unwrap_err();
+        assert!(matches!(error, ReleaseError::Redirected(_)), "{error}");
+        assert_eq!(error.exit_class(), crate::release::FailureClass::Network);
     }
 }
