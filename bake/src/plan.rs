@@ -317,7 +317,7 @@ async fn find_base<C: Cloud>(cloud: &C, parameter: &str) -> Result<ImageFacts, B
     if image.state != ImageState::Available {
         return Err(missing(format!("the base image {id} is not available")));
     }
-    if image.owner != AMAZON && image.owner != "amazon" {
+    if image.owner != AMAZON && image.owner_alias.as_deref() != Some("amazon") {
         return Err(missing(format!("{id} belongs to {}, not to Amazon", image.owner)));
     }
     Ok(image)
@@ -334,7 +334,7 @@ fn choose_subnet(
         let subnet = subnets
             .iter()
             .find(|subnet| subnet.id == wanted)
-            .ok_or(format!("there is no subnet {wanted}"))?;
+            .ok_or(format!("there is no subnet {wanted} with a free address"))?;
         return Some(subnet).filter(offers).cloned().ok_or(format!(
             "{} does not offer {instance_type}; {} do",
             subnet.zone,

@@ -548,6 +548,31 @@ async fn plan_changes_nothing_and_refuses_what_would_fail() {
 }
 
 #[tokio::test]
+async fn a_base_is_amazons_by_account_or_by_alias() {
+    let owned = async |owner: &str, alias: Option<&str>| {
+        let mut base = FakeCloud::base_image("ami-0000000000000002a", "amzn2-ami-hvm-x86_64-gp2", "x86_64");
+        base.owner = owner.into();
+        base.owner_alias = alias.map(str::to_owned);
+        let cloud = FakeCloud::standard().with_image(base);
+        plan::resolve(
+            &recipe("image"),
+            &support::lock(),
+            REGION,
+            Timestamp::now(),
+            &cloud,
+        )
+        .await
+    };
+    owned("137112412989", None).await.unwrap();
+    // In the partitions of China and of the government Amazon has other accounts.
+    owned("141808717104", Some("amazon")).await.unwrap();
+    for alias in [None, Some("aws-marketplace")] {
+        let error = owned("141808717104", alias).await.unwrap_err();
+        assert_eq!(error.exit(), Exit::Refused, "{alias:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_sweep_with_other_credentials_forgets_nothing() {
     let world = World::new();
     let mut plan = world.plan().await;

@@ -126,6 +126,7 @@ impl FakeCloud {
             state: ImageState::Available,
             reason: None,
             owner: "137112412989".to_owned(),
+            owner_alias: None,
             architecture: architecture.to_owned(),
             created: "2026-10-01T00:00:00.000Z".to_owned(),
             root_device: "/dev/xvda".to_owned(),

@@ -211,6 +211,8 @@ pub struct ImageFacts {
     pub reason: Option<String>,
     /// Account that owns it.
     pub owner: String,
+    /// Name of that account where EC2 knows it, such as `amazon`.
+    pub owner_alias: Option<String>,
     /// `x86_64` or `arm64`.
     pub architecture: String,
     /// When it was made, as EC2 writes it (ISO 8601).

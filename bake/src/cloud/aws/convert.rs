@@ -134,6 +134,7 @@ pub(super) fn image(operation: &'static str, image: Image) -> Result<Option<Imag
         state,
         reason,
         owner: image.owner_id.unwrap_or_default(),
+        owner_alias: image.image_owner_alias,
         architecture: present(operation, "Architecture", image.architecture)?
             .as_str()
             .to_owned(),

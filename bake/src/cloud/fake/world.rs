@@ -289,6 +289,7 @@ impl World {
             state: ImageState::Pending,
             reason: None,
             owner: ACCOUNT.to_owned(),
+            owner_alias: None,
             architecture: base.map_or_else(|| "x86_64".to_owned(), |base| base.facts.architecture.clone()),
             created: "2026-11-23T08:00:00.000Z".to_owned(),
             root_device: instance.root_device.clone(),
