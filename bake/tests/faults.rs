@@ -53,8 +53,8 @@ impl World {
     fn new() -> Self {
         let cloud = FakeCloud::standard();
         let remote = FakeRemote::new(&cloud)
-            .prints("install", r#"{"packages":["iptables-1.8.4"]}"#)
-            .prints("seal", r#"{"machine_id_sha256":"00","host_keys":[]}"#);
+            .prints("install", &support::installed("iptables-1.8.4"))
+            .prints("seal", &support::sealed());
         let folder = tempfile::tempdir().unwrap();
         let bundle = Arc::new(support::bundle(folder.path()));
         // A process that is over: a sweep must take the bake for dead.
@@ -484,6 +484,19 @@ async fn a_step_that_fails_has_its_own_exit_code_and_leaves_nothing() {
             "{error}"
         );
         assert_eq!(world.cloud.live(), [], "{step} {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_is_none_fails_its_step() {
+    for step in ["install", "seal"] {
+        let mut world = World::new();
+        world.remote = world.remote.clone().prints(step, r#"{"packages":[]}"#);
+        let plan = world.plan().await;
+        let error = world.bake(&plan, CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.exit(), Exit::Step, "{step}");
+        assert!(error.to_string().contains("missing field"), "{error}");
+        assert_eq!(world.cloud.live(), [], "{step}");
     }
 }
 

@@ -138,13 +138,19 @@ impl Scene {
     }
 }
 
+const INSTALLED: &str = r#"{"bundle_sha256":"","manifest_sha256":"","files":0,"bytes":0,"directories":0,"links":0,
+    "users":[],"packages":[],"phases":[]}"#;
+
+const SEALED: &str = r#"{"machine_id_sha256":"00","ssh_host_key_fingerprints":[],"instance_ids":[],"sealed_at":0,
+    "removed":0,"kept":[],"seconds":0}"#;
+
 /// What the agent on a builder would print.
 fn agent(script: &str) -> Option<String> {
     if script.contains("cos-agent\" install") {
-        return Some(r#"{"packages":[]}"#.into());
+        return Some(INSTALLED.into());
     }
     if script.contains("cos-agent seal") {
-        return Some(r#"{"machine_id_sha256":"00","host_keys":[]}"#.into());
+        return Some(SEALED.into());
     }
     script.contains("cos-agent verify").then(|| "{}".into())
 }

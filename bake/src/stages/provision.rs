@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use cos_agent::builder::InstallReport;
+use serde::de::DeserializeOwned;
+
 use super::launch::Builder;
 use super::payload::Staged;
 use crate::cloud::{Cloud, InstanceId, VolumeId, VolumeSpec, VolumeState};
@@ -49,7 +52,7 @@ pub async fn provision<C: Cloud, R: Remote>(
         };
         let output = run.script(&builder.instance, &script).await?;
         let output = succeeded(&script.name, &builder.instance, output)?;
-        let packages = packages(&output.stdout);
+        let InstallReport { packages, .. } = report(&script.name, &builder.instance, &output)?;
         let outcome = format!("{} files installed", staged.bundle.manifest.files.len());
         let manifest_sha256 = staged.bundle.manifest_sha256.to_string();
         Ok((
@@ -180,13 +183,15 @@ pub(super) fn last_words(output: &ScriptOutput) -> String {
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
-/// Packages with versions, from the agent's JSON report.
-fn packages(report: &str) -> Vec<String> {
-    let report: serde_json::Value = serde_json::from_str(report.trim()).unwrap_or_default();
-    let packages = report.get("packages").and_then(serde_json::Value::as_array);
-    packages
-        .into_iter()
-        .flatten()
-        .filter_map(|package| package.as_str().map(str::to_owned))
-        .collect()
+/// The report that an agent's command printed.
+pub(super) fn report<T: DeserializeOwned>(
+    step: &str,
+    instance: &InstanceId,
+    output: &ScriptOutput,
+) -> Result<T, BakeError> {
+    serde_json::from_str(output.stdout.trim()).map_err(|error| BakeError::Step {
+        step: step.to_owned(),
+        instance: instance.to_string(),
+        message: format!("its report is not the one that this cos-bake reads: {error}"),
+    })
 }
