@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use cos_agent::bundle::{
     Archive, BundleManifest, Component, InstalledFile, MANIFEST_NAME, MANIFEST_VERSION, Source as FileSource,
@@ -17,11 +18,12 @@ use tempfile::NamedTempFile;
 
 use crate::digest::{Digest, DigestMismatch, DigestWriter};
 use crate::lock::{Lock, Source};
-use crate::release::{Arch, FetchEvent, Product, ReleaseError};
+use crate::release::{Arch, FetchEvent, PART_PREFIX, Product, ReleaseError};
 
 mod agent;
 mod layout;
 mod members;
+mod shelf;
 
 pub use agent::{AgentBinary, AgentOrigin, agent_binary};
 
@@ -70,7 +72,7 @@ struct Inputs<'a> {
 
 /// Makes the bundle for an architecture, or finds the one that was made from the same inputs.
 ///
-/// `folder` keeps bundles. Archives are downloaded only if a bundle has to be made. The work on files runs on
+/// `folder` keeps a few bundles, those that were used last. Archives are downloaded only if a bundle has to be made. The work on files runs on
 /// a thread of its own.
 pub async fn prepare(
     source: &Source<'_>,
@@ -164,6 +166,7 @@ pub fn build(
     )
     .map_err(on(&path))?;
     written.0.persist(&path).map_err(|error| on(&path)(error.error))?;
+    shelf::prune(folder, SystemTime::now());
     describe(&path, written.1, written.2, false)
 }
 
@@ -211,11 +214,11 @@ fn find(
             return Ok(Err(Absent::NotMade));
         }
     }
-    Ok(if bundle.agent_sha256 == agent_sha256 {
-        Ok(bundle)
-    } else {
-        Err(Absent::NotMade)
-    })
+    if bundle.agent_sha256 != agent_sha256 {
+        return Ok(Err(Absent::NotMade));
+    }
+    shelf::used(&path);
+    Ok(Ok(bundle))
 }
 
 /// Digest of everything that decides the bytes of a bundle.
@@ -293,7 +296,10 @@ fn write_tar(
     agent: &Path,
     folder: &Path,
 ) -> Result<(NamedTempFile, Digest, u64), ReleaseError> {
-    let mut file = NamedTempFile::new_in(folder).map_err(on(folder))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(PART_PREFIX)
+        .tempfile_in(folder)
+        .map_err(on(folder))?;
     let mut tar = tar::Builder::new(DigestWriter::new(io::BufWriter::new(file.as_file_mut())));
     let json = to_json(manifest, folder)?;
     append(&mut tar, MANIFEST_NAME, json.len() as u64, json.as_slice()).map_err(on(folder))?;

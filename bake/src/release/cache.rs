@@ -9,7 +9,7 @@ use super::fetch::{Downloaded, PART_PREFIX};
 use super::{FetchEvent, Fetcher, ReleaseError};
 use crate::digest::{Digest, DigestMismatch};
 
-/// Unfinished downloads older than this are another process's remains.
+/// Unfinished files older than this are another process's remains.
 const STALE: Duration = Duration::from_hours(24);
 
 /// Archives on disk, by digest.
@@ -27,17 +27,7 @@ impl ArchiveCache {
             source,
         };
         std::fs::create_dir_all(&folder).map_err(fault)?;
-        for entry in std::fs::read_dir(&folder).map_err(fault)?.flatten() {
-            let part = entry.file_name().to_string_lossy().starts_with(PART_PREFIX);
-            let age = entry
-                .metadata()
-                .and_then(|data| data.modified())
-                .map(|at| SystemTime::now().duration_since(at));
-            if part && age.is_ok_and(|age| age.is_ok_and(|age| age > STALE)) {
-                // Another process may have removed it a moment ago: nothing is lost either way.
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
+        remove_remains(&folder).map_err(fault)?;
         Ok(Self { folder })
     }
 
@@ -96,5 +86,44 @@ impl ArchiveCache {
         download.file.as_file().sync_all().map_err(fault)?;
         download.file.persist(&path).map_err(|error| fault(error.error))?;
         Ok(path)
+    }
+}
+
+/// Removes what killed processes left half-way in a folder of the cache.
+pub(crate) fn remove_remains(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let part = entry.file_name().to_string_lossy().starts_with(PART_PREFIX);
+        let age = entry
+            .metadata()
+            .and_then(|data| data.modified())
+            .map(|at| SystemTime::now().duration_since(at));
+        if part && age.is_ok_and(|age| age.is_ok_and(|age| age > STALE)) {
+            // Another process may have removed it a moment ago: nothing is lost either way.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_half_way_goes_after_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, hours: u64| {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            let age = Duration::from_hours(hours);
+            file.set_modified(SystemTime::now() - age).unwrap();
+        };
+        file(".part-old", 25);
+        file(".part-new", 1);
+        file("sha256-00", 1000);
+        remove_remains(folder.path()).unwrap();
+        let entries = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let mut left: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".part-new", "sha256-00"]);
     }
 }

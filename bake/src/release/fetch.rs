@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const PROGRESS_STEP: u64 = 4 * 1024 * 1024;
 /// Largest archive taken when no size is locked: some four times today's largest.
 const ARCHIVE_LIMIT: u64 = 1024 * 1024 * 1024;
-/// Prefix of unfinished downloads.
+/// Prefix of files in the cache that are not finished.
 pub(crate) const PART_PREFIX: &str = ".part-";
 
 /// Something to tell about a download.
