@@ -81,18 +81,40 @@ pub async fn prepare(
     agent: &AgentBinary,
     folder: &Path,
 ) -> Result<Bundle, ReleaseError> {
+    match made_before(source, lock, arch, agent, folder).await? {
+        Some(bundle) => Ok(bundle),
+        None => make(source, lock, arch, agent, folder).await,
+    }
+}
+
+/// The bundle that was made from the same inputs, if there is one. Downloads nothing.
+pub async fn made_before(
+    source: &Source<'_>,
+    lock: &Lock,
+    arch: Arch,
+    agent: &AgentBinary,
+    folder: &Path,
+) -> Result<Option<Bundle>, ReleaseError> {
     lock.check_signers(source.keys)?;
-    let found = {
-        let (lock, agent, folder) = (lock.clone(), agent.path.clone(), folder.to_owned());
-        on_thread(folder.clone(), move || find(&lock, arch, &agent, &folder)).await?
-    };
-    match found {
-        Ok(bundle) => return Ok(bundle),
+    let (lock, agent, folder) = (lock.clone(), agent.path.clone(), folder.to_owned());
+    match on_thread(folder.clone(), move || find(&lock, arch, &agent, &folder)).await? {
+        Ok(bundle) => Ok(Some(bundle)),
         Err(Absent::Damaged { path, mismatch }) => {
             source.fetcher.tell(FetchEvent::CacheDamaged { path, mismatch });
+            Ok(None)
         }
-        Err(Absent::NotMade) => {}
+        Err(Absent::NotMade) => Ok(None),
     }
+}
+
+/// Makes the bundle, whether there is one or not. Archives that are not in the cache are downloaded.
+pub async fn make(
+    source: &Source<'_>,
+    lock: &Lock,
+    arch: Arch,
+    agent: &AgentBinary,
+    folder: &Path,
+) -> Result<Bundle, ReleaseError> {
     let archives = source.archives(lock, arch).await?;
     let (lock, agent, folder) = (lock.clone(), agent.path.clone(), folder.to_owned());
     on_thread(folder.clone(), move || {

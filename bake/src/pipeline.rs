@@ -51,9 +51,11 @@ async fn side_by_side<C: Cloud, R: Remote>(
     ingredients: &Ingredients,
     run: &Run<'_, C, R>,
 ) -> Result<(payload::Staged, launch::Builder), BakeError> {
+    let found = payload::look(plan, ingredients, run).await?;
+    let kept = found.payload().cloned();
     let (staged, builder) = tokio::join!(
-        abandon_on_error(payload::stage(plan, ingredients, run), run),
-        abandon_on_error(launch::launch(plan, run), run)
+        abandon_on_error(payload::stage(plan, ingredients, found, run), run),
+        abandon_on_error(launch::launch(plan, kept, run), run)
     );
     match (staged, builder) {
         (Ok(staged), Ok(builder)) => Ok((staged, builder)),

@@ -222,8 +222,8 @@ fn uploads(world: &World) -> usize {
         .count()
 }
 
-#[tokio::test]
-async fn a_kept_payload_is_used_again() {
+/// A world in which an earlier bake kept its payload.
+async fn with_kept_payload() -> World {
     let world = World::new();
     let first = Recipe {
         keep_payload: true,
@@ -231,6 +231,12 @@ async fn a_kept_payload_is_used_again() {
     };
     let plan = world.plan_of(&first).await;
     world.bake(&plan, CancellationToken::new()).await.unwrap();
+    world
+}
+
+#[tokio::test]
+async fn a_kept_payload_is_used_again() {
+    let world = with_kept_payload().await;
     let with_payload = world.cloud.live().len();
     assert_eq!(with_payload, 3, "an image, its snapshot, and the payload");
     assert_eq!(world.sweep().await.released, []);
@@ -239,6 +245,60 @@ async fn a_kept_payload_is_used_again() {
     world.bake(&plan, CancellationToken::new()).await.unwrap();
     assert_eq!(uploads(&world), 1);
     assert_eq!(world.cloud.live().len(), with_payload + 2);
+    // The builder starts with it: only the first bake made a volume of its own.
+    let calls = world.cloud.calls();
+    let volumes = calls.iter().filter(|call| call.operation == "ec2:CreateVolume");
+    assert_eq!(volumes.count(), 1);
+    let ledger = std::fs::read_to_string(world.ledgers().join(format!("{}.jsonl", plan.bake_id))).unwrap();
+    assert!(ledger.contains("handed-over"), "{ledger}");
+}
+
+#[tokio::test]
+async fn on_a_kept_payload_a_failure_or_a_kill_at_any_call_leaves_what_was_there() {
+    let world = with_kept_payload().await;
+    let plan = world.plan_of(&recipe("second")).await;
+    let planned = world.cloud.call_count();
+    world.bake(&plan, CancellationToken::new()).await.unwrap();
+    let all = world.cloud.call_count();
+    for (call, kills, fault) in (planned..all).flat_map(|call| {
+        [Fault::Before, Fault::After]
+            .into_iter()
+            .flat_map(move |fault| [(call, false, fault), (call, true, fault)])
+    }) {
+        let world = with_kept_payload().await;
+        let before = world.cloud.live();
+        let plan = world.plan_of(&recipe("second")).await;
+        if kills {
+            world.cloud.kill_at(call, fault);
+        } else {
+            world.cloud.fail_at(call, fault);
+        }
+        let bake = world.bake(&plan, CancellationToken::new());
+        let outcome = world.cloud.until_killed(bake).await;
+        world.cloud.heal();
+        if kills {
+            assert!(outcome.is_none());
+            assert_eq!(world.sweep().await.leftovers, []);
+        }
+        let context = format!("{fault:?} call {}: {outcome:?}", world.cloud.calls()[call]);
+        let live = world.cloud.live();
+        assert!(before.iter().all(|resource| live.contains(resource)), "{context}");
+        let more: Vec<_> = live
+            .iter()
+            .filter(|resource| !before.contains(resource))
+            .collect();
+        assert!(
+            matches!(more[..], [] | [Resource::Snapshot(_), Resource::Image(_)]),
+            "{context}: {more:?}"
+        );
+        for resource in more {
+            let tags = world.cloud.tags(resource).unwrap();
+            assert!(
+                !tags.contains_key(TAG_EXPIRES_AT),
+                "{context}: {resource} would be swept"
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -258,6 +258,16 @@ pub struct InstanceFacts {
     pub tags: BTreeMap<String, String>,
 }
 
+impl InstanceFacts {
+    /// The volume at a device, by the name that it was attached under.
+    pub fn volume_at(&self, device: &str) -> Option<&VolumeId> {
+        self.volumes
+            .iter()
+            .find(|(name, _)| name == device)
+            .map(|(_, volume)| volume)
+    }
+}
+
 /// State of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceState {

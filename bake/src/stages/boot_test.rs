@@ -39,7 +39,7 @@ pub async fn boot_test<C: Cloud, R: Remote>(
         } = untested;
         let spec = plan.machine("boot-test", &facts.id);
         let started = launch::start(&spec, "the boot test", run).await;
-        let (instance, _) = started.map_err(|error| did_not_boot(&facts.id, error))?;
+        let instance = started.map_err(|error| did_not_boot(&facts.id, error))?.id;
         let script = Script {
             name: "boot test".into(),
             text: boot_test_script(&manifest_sha256, &identity),

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use crate::cloud::{Cloud, CloudErrorKind, InstanceId, InstanceState, LaunchSpec};
+use super::provision::PAYLOAD_DEVICE;
+use crate::cloud::{
+    Cloud, CloudErrorKind, InstanceFacts, InstanceId, InstanceState, LaunchSpec, LaunchVolume, SnapshotId,
+    VolumeId,
+};
 use crate::error::BakeError;
 use crate::events::Stage;
 use crate::plan::Plan;
@@ -23,26 +27,46 @@ const ONLINE_DEADLINE: Duration = Duration::from_mins(35);
 pub struct Builder {
     pub(super) instance: InstanceId,
     pub(super) zone: String,
+    /// The payload volume, if it started with one.
+    pub(super) payload: Option<VolumeId>,
 }
 
-/// Launches the builder and waits until it takes commands.
-pub async fn launch<C: Cloud, R: Remote>(plan: &Plan, run: &Run<'_, C, R>) -> Result<Builder, BakeError> {
+/// Launches the builder, with the payload if it was kept, and waits until it takes commands.
+pub async fn launch<C: Cloud, R: Remote>(
+    plan: &Plan,
+    payload: Option<SnapshotId>,
+    run: &Run<'_, C, R>,
+) -> Result<Builder, BakeError> {
     run.stage(Stage::Launch, async {
-        let (instance, zone) = start(&plan.builder("builder"), "the builder", run).await?;
-        let outcome = format!("{instance} in {zone} takes commands");
-        Ok((Builder { instance, zone }, outcome))
+        let mut spec = plan.builder("builder");
+        spec.volumes.extend(payload.map(|snapshot| LaunchVolume {
+            device: PAYLOAD_DEVICE.to_owned(),
+            snapshot,
+        }));
+        let facts = start(&spec, "the builder", run).await?;
+        let payload = facts.volume_at(PAYLOAD_DEVICE).cloned();
+        if let Some(volume) = &payload {
+            run.hand_over(volume.clone(), &facts.id)?;
+        }
+        let outcome = format!("{} in {} takes commands", facts.id, facts.zone);
+        let builder = Builder {
+            instance: facts.id,
+            zone: facts.zone,
+            payload,
+        };
+        Ok((builder, outcome))
     })
     .await
 }
 
-/// Launches a machine and waits until it takes commands; returns it with its zone.
+/// Launches a machine and waits until it takes commands.
 pub(super) async fn start<C: Cloud, R: Remote>(
     spec: &LaunchSpec,
     what: &str,
     run: &Run<'_, C, R>,
-) -> Result<(InstanceId, String), BakeError> {
+) -> Result<InstanceFacts, BakeError> {
     let instance = run.create(what, run.cloud.launch(spec)).await?;
-    let zone = run
+    let started = run
         .until(&format!("{instance} to run"), RUNNING_DEADLINE, || async {
             let facts = run
                 .cloud
@@ -52,7 +76,15 @@ pub(super) async fn start<C: Cloud, R: Remote>(
             Ok(match facts {
                 None => Seen::Pending("it does not show yet".into()),
                 Some(facts) => match facts.state {
-                    InstanceState::Running => Seen::Done(facts.zone),
+                    InstanceState::Running
+                        if spec
+                            .volumes
+                            .iter()
+                            .all(|volume| facts.volume_at(&volume.device).is_some()) =>
+                    {
+                        Seen::Done(facts)
+                    }
+                    InstanceState::Running => Seen::Pending("its volumes do not show yet".into()),
                     InstanceState::Pending => Seen::Pending("it is pending".into()),
                     state => {
                         Seen::Hopeless(facts.reason.unwrap_or(format!("it is {state:?}").to_lowercase()))
@@ -85,5 +117,5 @@ pub(super) async fn start<C: Cloud, R: Remote>(
     ) {
         run.save_console(&instance).await;
     }
-    online.map(|()| (instance, zone))
+    online.map(|()| started)
 }

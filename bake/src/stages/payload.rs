@@ -55,6 +55,31 @@ pub struct ToBuild {
     pub bundles: PathBuf,
 }
 
+impl ToBuild {
+    fn source(&self) -> Source<'_> {
+        Source {
+            upstream: &self.upstream,
+            fetcher: &self.fetcher,
+            cache: &self.archives,
+            keys: &self.keys,
+        }
+    }
+}
+
+/// What was there before the bake.
+#[derive(Debug)]
+pub struct Found {
+    bundle: Option<Arc<Bundle>>,
+    kept: Option<SnapshotId>,
+}
+
+impl Found {
+    /// The payload of the bundle, if an earlier bake kept it: the builder can start with it.
+    pub fn payload(&self) -> Option<&SnapshotId> {
+        self.kept.as_ref()
+    }
+}
+
 /// A bundle that is in the cloud.
 #[derive(Debug)]
 pub struct Staged {
@@ -63,17 +88,52 @@ pub struct Staged {
     pub(super) header: PayloadHeader,
 }
 
-/// Builds the bundle and puts it into a snapshot; a kept payload of the same bundle is used again.
-pub async fn stage<C: Cloud, R: Remote>(
+/// Looks for the bundle in the cache and, if it is there, for a kept payload of it. Downloads nothing.
+pub async fn look<C: Cloud, R: Remote>(
     plan: &Plan,
     ingredients: &Ingredients,
     run: &Run<'_, C, R>,
+) -> Result<Found, BakeError> {
+    let bundle = match ingredients {
+        Ingredients::Built(bundle) => Some(Arc::clone(bundle)),
+        Ingredients::ToBuild(parts) => {
+            let ToBuild {
+                lock, agent, bundles, ..
+            } = &**parts;
+            let source = parts.source();
+            let found = bundle::made_before(&source, lock, plan.arch, agent, bundles);
+            interruptible(found, "look for the bundle", run)
+                .await?
+                .map(Arc::new)
+        }
+    };
+    let kept = match &bundle {
+        Some(bundle) => kept(bundle, run).await?,
+        None => None,
+    };
+    Ok(Found { bundle, kept })
+}
+
+/// Builds the bundle and puts it into a snapshot, as far as that was not done before.
+pub async fn stage<C: Cloud, R: Remote>(
+    plan: &Plan,
+    ingredients: &Ingredients,
+    found: Found,
+    run: &Run<'_, C, R>,
 ) -> Result<Staged, BakeError> {
-    let bundle = run.stage(Stage::Bundle, build(plan, ingredients, run)).await?;
+    let looked = found.bundle.is_some();
+    let bundle = run
+        .stage(Stage::Bundle, build(plan, ingredients, found.bundle, run))
+        .await?;
     run.stage(Stage::Payload, async {
         let payload = open(&bundle).await?;
         let header = payload.header.clone();
-        let (snapshot, outcome) = if let Some(kept) = kept(&bundle, run).await? {
+        let kept = if looked {
+            found.kept
+        } else {
+            kept(&bundle, run).await?
+        };
+        let (snapshot, outcome) = if let Some(kept) = kept {
             let outcome = format!("{kept} is used again");
             (kept, outcome)
         } else {
@@ -125,35 +185,19 @@ pub async fn keep<C: Cloud, R: Remote>(staged: &Staged, run: &Run<'_, C, R>) {
 async fn build<C: Cloud, R: Remote>(
     plan: &Plan,
     ingredients: &Ingredients,
+    found: Option<Arc<Bundle>>,
     run: &Run<'_, C, R>,
 ) -> Result<(Arc<Bundle>, String), BakeError> {
-    let bundle = match ingredients {
-        Ingredients::Built(bundle) => Arc::clone(bundle),
-        Ingredients::ToBuild(parts) => {
+    let bundle = match (found, ingredients) {
+        (Some(bundle), _) => bundle,
+        (None, Ingredients::Built(bundle)) => Arc::clone(bundle),
+        (None, Ingredients::ToBuild(parts)) => {
             let ToBuild {
-                lock,
-                upstream,
-                fetcher,
-                archives,
-                keys,
-                agent,
-                bundles,
+                lock, agent, bundles, ..
             } = &**parts;
-            let source = Source {
-                upstream,
-                fetcher,
-                cache: archives,
-                keys,
-            };
-            // Downloads may take long and make nothing in the cloud: they may be dropped half-way.
-            let prepared = tokio::select! {
-                prepared = bundle::prepare(&source, lock, plan.arch, agent, bundles) => prepared,
-                () = run.cancel.cancelled() => return Err(BakeError::Interrupted),
-            };
-            Arc::new(prepared.map_err(|source| BakeError::Release {
-                action: "make the bundle",
-                source,
-            })?)
+            let source = parts.source();
+            let made = bundle::make(&source, lock, plan.arch, agent, bundles);
+            Arc::new(interruptible(made, "make the bundle", run).await?)
         }
     };
     let outcome = format!(
@@ -163,6 +207,18 @@ async fn build<C: Cloud, R: Remote>(
         if bundle.reused { ", made before" } else { "" }
     );
     Ok((bundle, outcome))
+}
+
+/// Work that may take long and makes nothing in the cloud, such as downloads, may be dropped half-way.
+async fn interruptible<C: Cloud, R: Remote, T>(
+    work: impl Future<Output = Result<T, ReleaseError>>,
+    action: &'static str,
+    run: &Run<'_, C, R>,
+) -> Result<T, BakeError> {
+    tokio::select! {
+        done = work => done.map_err(|source| BakeError::Release { action, source }),
+        () = run.cancel.cancelled() => Err(BakeError::Interrupted),
+    }
 }
 
 async fn open(bundle: &Arc<Bundle>) -> Result<Payload, BakeError> {

@@ -36,7 +36,7 @@ pub struct Provisioned {
     pub(super) packages: Vec<String>,
 }
 
-/// Attaches the payload and lets the agent in it install everything.
+/// Attaches the payload, unless the builder started with it, and lets the agent in it install everything.
 pub async fn provision<C: Cloud, R: Remote>(
     plan: &Plan,
     builder: Builder,
@@ -44,7 +44,10 @@ pub async fn provision<C: Cloud, R: Remote>(
     run: &Run<'_, C, R>,
 ) -> Result<Provisioned, BakeError> {
     run.stage(Stage::Provision, async {
-        let volume = attach_payload(plan, &builder, staged, run).await?;
+        let volume = match &builder.payload {
+            Some(volume) => volume.clone(),
+            None => attach_payload(plan, &builder, staged, run).await?,
+        };
         let script = Script {
             name: "install".into(),
             text: install_script(&volume, staged),

@@ -309,8 +309,7 @@ impl Cloud for AwsCloud {
             // A retry after a lost answer finds its own work.
             Err(error) if error.kind == CloudErrorKind::InUse => {
                 let facts = self.instance(instance).await?;
-                let there = |(held, id): &(String, VolumeId)| held == device && id == volume;
-                if !facts.is_some_and(|facts| facts.volumes.iter().any(there)) {
+                if facts.is_none_or(|facts| facts.volume_at(device) != Some(volume)) {
                     return Err(error);
                 }
             }
