@@ -16,6 +16,7 @@ use cos_agent::bundle::{
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
+use crate::blocking::on_thread;
 use crate::digest::{Digest, DigestMismatch, DigestWriter};
 use crate::lock::{Lock, Source};
 use crate::release::{Arch, FetchEvent, PART_PREFIX, Product, ReleaseError};
@@ -97,7 +98,7 @@ pub async fn made_before(
 ) -> Result<Option<Bundle>, ReleaseError> {
     lock.check_signers(source.keys)?;
     let (lock, agent, folder) = (lock.clone(), agent.path.clone(), folder.to_owned());
-    match on_thread(folder.clone(), move || find(&lock, arch, &agent, &folder)).await? {
+    match on_thread(move || find(&lock, arch, &agent, &folder)).await? {
         Ok(bundle) => Ok(Some(bundle)),
         Err(Absent::Damaged { path, mismatch }) => {
             source.fetcher.tell(FetchEvent::CacheDamaged { path, mismatch });
@@ -117,21 +118,7 @@ pub async fn make(
 ) -> Result<Bundle, ReleaseError> {
     let archives = source.archives(lock, arch).await?;
     let (lock, agent, folder) = (lock.clone(), agent.path.clone(), folder.to_owned());
-    on_thread(folder.clone(), move || {
-        build(&lock, arch, &archives, &agent, &folder)
-    })
-    .await
-}
-
-async fn on_thread<T: Send + 'static>(
-    folder: PathBuf,
-    work: impl FnOnce() -> Result<T, ReleaseError> + Send + 'static,
-) -> Result<T, ReleaseError> {
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.map_err(|error| ReleaseError::File {
-        path: folder,
-        source: io::Error::other(error),
-    })?
+    on_thread(move || build(&lock, arch, &archives, &agent, &folder)).await
 }
 
 /// Makes the bundle from archives that are here, and keeps it in `folder`. Blocks.

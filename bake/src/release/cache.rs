@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use super::fetch::{Downloaded, PART_PREFIX};
 use super::{FetchEvent, Fetcher, ReleaseError};
+use crate::blocking::on_thread;
 use crate::digest::{Digest, DigestMismatch};
+use crate::folders;
 
 /// Unfinished files older than this are another process's remains.
 const STALE: Duration = Duration::from_hours(24);
@@ -31,16 +33,9 @@ impl ArchiveCache {
         Ok(Self { folder })
     }
 
-    /// cos-bake's own cache folder: `$XDG_CACHE_HOME/cos-bake`, else `~/.cache/cos-bake`.
+    /// cos-bake's own cache folder.
     pub fn default_root() -> Result<PathBuf, ReleaseError> {
-        let named = |variable| {
-            std::env::var_os(variable)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let base = named("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-        let base = base.or_else(|| named("HOME").map(|home| home.join(".cache")));
-        Ok(base.ok_or(ReleaseError::NoCacheFolder)?.join("cos-bake"))
+        folders::cache().ok_or(ReleaseError::NoCacheFolder)
     }
 
     /// Folder that downloads go to.
@@ -61,8 +56,7 @@ impl ArchiveCache {
             source,
         };
         let file = path.clone();
-        let read = tokio::task::spawn_blocking(move || Digest::of_file(&file)).await;
-        let actual = match read.map_err(io::Error::other).and_then(|result| result) {
+        let actual = match on_thread(move || Digest::of_file(&file)).await {
             Ok((actual, _)) => actual,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(fault(error)),

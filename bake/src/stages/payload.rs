@@ -10,6 +10,7 @@ use std::time::Duration;
 use cos_agent::bundle::PayloadHeader;
 use futures::{TryStreamExt, stream};
 
+use crate::blocking::on_thread;
 use crate::bundle::{self, AgentBinary, Bundle};
 use crate::cloud::{Cloud, SnapshotId, SnapshotSpec, SnapshotState};
 use crate::error::BakeError;
@@ -223,20 +224,16 @@ async fn interruptible<C: Cloud, R: Remote, T>(
 
 async fn open(bundle: &Arc<Bundle>) -> Result<Payload, BakeError> {
     let bundle = Arc::clone(bundle);
-    on_thread(move || Payload::open(&bundle)).await
+    on_thread(move || Payload::open(&bundle))
+        .await
+        .map_err(unreadable)
 }
 
-/// Work on files runs on a thread of its own.
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ReleaseError> + Send + 'static,
-) -> Result<T, BakeError> {
-    let worked = tokio::task::spawn_blocking(work).await;
-    // A panic of ours goes on as one.
-    let worked = worked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    worked.map_err(|source| BakeError::Release {
+fn unreadable(source: ReleaseError) -> BakeError {
+    BakeError::Release {
         action: "read the bundle",
         source,
-    })
+    }
 }
 
 async fn upload<C: Cloud, R: Remote>(
@@ -267,7 +264,9 @@ async fn upload<C: Cloud, R: Remote>(
                 if run.cancel.is_cancelled() {
                     return Err(BakeError::Interrupted);
                 }
-                let block = on_thread(move || payload.read_block(index)).await?;
+                let block = on_thread(move || payload.read_block(index))
+                    .await
+                    .map_err(unreadable)?;
                 // A block that was never put reads as zeros.
                 if !block.is_zero() {
                     run.cloud
