@@ -27,8 +27,12 @@ pub const TAG_BUNDLE: &str = "cos:bundle";
 /// Tag with the SHA-256 of the bundle on a payload snapshot, and on nothing else.
 pub const TAG_PAYLOAD: &str = "cos:payload";
 
-/// Longest life of what a bake makes: the dead-man timer ends the machines then, a sweep takes the rest.
+/// Longest life of a machine: its dead-man timer ends it then. Each stops or goes long before.
 pub const LIFETIME: SignedDuration = SignedDuration::from_hours(2);
+
+/// Time until a sweep may take what a bake made. Longer than all deadlines of its stages together (some four hours), so
+/// that a sweep on another machine, which sees no process, takes nothing from a bake that runs.
+pub const EXPIRY: SignedDuration = SignedDuration::from_hours(5);
 
 /// Account that owns Amazon Linux in the commercial regions; elsewhere only the owner alias tells.
 const AMAZON: &str = "137112412989";
@@ -198,7 +202,7 @@ pub async fn resolve<C: Cloud>(
         root_size_gib,
         keep_payload: recipe.keep_payload,
         versions,
-        expires_at: now.checked_add(LIFETIME).unwrap_or(now).to_string(),
+        expires_at: now.checked_add(EXPIRY).unwrap_or(now).to_string(),
         warnings,
         base_image,
     };

@@ -14,7 +14,7 @@ use crate::remote::{Remote, Script};
 use crate::run::Run;
 
 /// Longest time for the first boot to settle and all checks to run.
-const BOOT_TEST_DEADLINE: Duration = Duration::from_mins(15);
+pub(super) const BOOT_TEST_DEADLINE: Duration = Duration::from_mins(15);
 
 /// An image that booted and proved itself.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::run::Run;
 use crate::wait::Seen;
 
 /// Longest time from asking for an image to its being available. Minutes are usual; Packer's users had to raise 30.
-const IMAGE_DEADLINE: Duration = Duration::from_hours(1);
+pub(super) const IMAGE_DEADLINE: Duration = Duration::from_hours(1);
 
 /// An image that is available and has not proved itself.
 #[derive(Debug)]

@@ -16,11 +16,11 @@ use crate::run::Run;
 use crate::wait::Seen;
 
 /// Longest time from launch to running.
-const RUNNING_DEADLINE: Duration = Duration::from_mins(10);
+pub(super) const RUNNING_DEADLINE: Duration = Duration::from_mins(10);
 
 /// Longest time from running to taking commands. The SSM agent sleeps 25 to 30 minutes when its role does not show at
 /// its first try (amazon-ssm-agent, credentialrefresher); waiting that long beats a failed bake.
-const ONLINE_DEADLINE: Duration = Duration::from_mins(35);
+pub(super) const ONLINE_DEADLINE: Duration = Duration::from_mins(35);
 
 /// A builder that takes commands.
 #[derive(Debug)]

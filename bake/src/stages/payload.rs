@@ -28,7 +28,7 @@ use crate::wait::Seen;
 const UPLOADS: usize = 32;
 
 /// Longest time from the last block to a completed snapshot.
-const SNAPSHOT_DEADLINE: Duration = Duration::from_mins(20);
+pub(super) const SNAPSHOT_DEADLINE: Duration = Duration::from_mins(20);
 
 /// Where the bundle comes from.
 pub enum Ingredients {

@@ -20,10 +20,10 @@ use crate::wait::Seen;
 pub(super) const PAYLOAD_DEVICE: &str = "/dev/sdf";
 
 /// Longest time from a volume's creation to its being available.
-const VOLUME_DEADLINE: Duration = Duration::from_mins(5);
+pub(super) const VOLUME_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Longest time of the installation. A payload volume is fetched from S3 on first read, and packages may be installed.
-const INSTALL_DEADLINE: Duration = Duration::from_mins(20);
+pub(super) const INSTALL_DEADLINE: Duration = Duration::from_mins(20);
 
 /// Exit status of the agent when bytes are not what they must be (`_docs/exit-codes.md`).
 const VERIFICATION_FAILED: i32 = 4;

@@ -15,7 +15,7 @@ use crate::run::Run;
 use crate::wait::Seen;
 
 /// Longest time for the first boot's own work to end, and for the sealing itself.
-const SEAL_DEADLINE: Duration = Duration::from_mins(15);
+pub(super) const SEAL_DEADLINE: Duration = Duration::from_mins(15);
 
 /// A machine takes commands before its first boot has ended: what cloud-init still writes must not come after the seal.
 const SEAL_SCRIPT: &str = "\
@@ -27,7 +27,7 @@ exec /opt/cos/bin/cos-agent seal --json
 ";
 
 /// Longest time from the order to stop to stopped: 30 to 112 s were seen, metal takes far longer.
-const STOP_DEADLINE: Duration = Duration::from_mins(20);
+pub(super) const STOP_DEADLINE: Duration = Duration::from_mins(20);
 
 /// A stopped builder whose disk is ready to be an image.
 #[derive(Debug)]
