@@ -250,8 +250,6 @@ pub struct InstanceFacts {
     pub reason: Option<String>,
     /// Availability zone.
     pub zone: String,
-    /// Private address, once it has one.
-    pub private_address: Option<String>,
     /// Device name and volume of each attached volume.
     pub volumes: Vec<(String, VolumeId)>,
     /// Tags.

@@ -72,27 +72,6 @@ fn another_signer_is_written_in_plain_sight_and_needs_its_key_again() {
     sample().check_signers(&TrustedKeys::pinned().unwrap()).unwrap();
 }
 
-#[test]
-fn addresses_do_not_count_for_the_content() {
-    let lock = sample();
-    let moved = Lock::new(lock.archives().iter().cloned().map(|mut archive| {
-        archive.url.push('x');
-        archive
-    }));
-    assert_eq!(
-        lock.content_digest(Arch::Arm64),
-        moved.content_digest(Arch::Arm64)
-    );
-    let newer = Lock::new(lock.archives().iter().cloned().map(|mut archive| {
-        archive.sha256 = Digest::of(b"newer");
-        archive
-    }));
-    assert_ne!(
-        lock.content_digest(Arch::Arm64),
-        newer.content_digest(Arch::Arm64)
-    );
-}
-
 /// Entries that no tool writes, under a right checksum.
 #[test]
 fn a_lock_that_contradicts_itself_is_refused() {

@@ -177,7 +177,6 @@ pub(super) fn instance(operation: &'static str, instance: Instance) -> Result<In
                 .placement
                 .and_then(|placement| placement.availability_zone),
         )?,
-        private_address: instance.private_ip_address,
         volumes,
         tags: tag_map(&instance.tags.unwrap_or_default()),
     })

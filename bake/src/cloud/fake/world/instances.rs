@@ -180,7 +180,6 @@ impl World {
             },
             reason: None,
             zone: instance.zone.clone(),
-            private_address: Some("10.0.0.10".to_owned()),
             volumes: instance
                 .attachments
                 .iter()
