@@ -227,6 +227,26 @@ async fn a_bake_of_each_base_ends_with_an_image_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_builder_starts_with_a_payload_that_was_kept() {
+    let Some(parts) = Parts::find("a_builder_starts_with_a_payload") else {
+        return;
+    };
+    let scene = Scene::new(parts).await;
+    let first = scene.output(&["ami", "--base", "al2", "--keep-payload"]).await;
+    assert!(first.status.success(), "{}", said(&first));
+    assert!(said(&first).contains("+ volume"), "{}", said(&first));
+    let second = scene.output(&["ami", "--base", "al2", "--name", "second"]).await;
+    assert!(second.status.success(), "{}", said(&second));
+    assert!(said(&second).contains("is used again"), "{}", said(&second));
+    assert!(!said(&second).contains("+ volume"), "{}", said(&second));
+    // Two images with a snapshot each, and the payload, which no sweep takes.
+    assert!(scene.output(&["sweep"]).await.status.success());
+    let state = scene.leftovers().await;
+    assert_eq!(state["leftovers"], 5, "{state:#}");
+    scene.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupt_at_every_stage_cleans_up() {
     let Some(parts) = Parts::find("an_interrupt_at_every_stage") else {
         return;
