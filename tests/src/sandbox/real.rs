@@ -79,6 +79,8 @@ pub fn check_host(python: &Path) -> Result<(), Missing> {
     }
     let probe = std::process::Command::new(python)
         .args(["-c", "import moto.server"])
+        // As root it would write into an environment that may be another user's.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .output();
     match probe {
         Ok(output) if output.status.success() => Ok(()),
@@ -89,7 +91,8 @@ pub fn check_host(python: &Path) -> Result<(), Missing> {
     }
 }
 
-const MOTO_HINT: &str = "python3 -m venv FOLDER && FOLDER/bin/pip install -r tests/moto/requirements.txt, then \
+/// How to get what [`check_host`] asks of the interpreter.
+pub const MOTO_HINT: &str = "python3 -m venv FOLDER && FOLDER/bin/pip install -r tests/moto/requirements.txt, then \
                          --python FOLDER/bin/python (or COS_SANDBOX_PYTHON); ./dev setup does it";
 
 /// A sandbox with real machines.
