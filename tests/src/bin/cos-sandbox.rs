@@ -227,13 +227,8 @@ async fn foreground(up: Up) -> Result<()> {
         cache,
         state: up.which.state()?,
     };
-    let mut sandbox = tokio::select! {
-        sandbox = real::up(settings, up.port, &places, &up.bases, talk) => sandbox?,
-        () = told_to_end(&mut signals) => {
-            Fleet::clean_after_crash(&places.state, &up.which.name).await?;
-            anyhow::bail!("interrupted at the start");
-        }
-    };
+    let interrupted = told_to_end(&mut signals);
+    let mut sandbox = real::up(settings, up.port, &places, &up.bases, talk, interrupted).await?;
     let session = Session::of_this_process(sandbox.running.address, &up.region, mirror.as_deref());
     session.keep(&folder)?;
     talk(&format!(

@@ -6,7 +6,7 @@ use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio_util::sync::CancellationToken;
@@ -17,9 +17,6 @@ use super::imds::{self, Directory, Subject};
 use super::machine::{Machine, Site};
 use super::network::Network;
 use super::{Disk, ExecOutput, MachineSpec, MachineState, Machines, endpoint};
-
-/// How long a fleet of this process that was just dropped may take to let go of its folder: its tasks end by themselves.
-const LET_GO: Duration = Duration::from_secs(5);
 
 /// What a fleet is told when it is opened.
 #[derive(Debug, Clone)]
@@ -111,14 +108,7 @@ impl Fleet {
         if !folder.exists() {
             return Ok(Vec::new());
         }
-        let end = Instant::now() + LET_GO;
-        let _lock = loop {
-            match lock(&folder) {
-                Err(error) if Instant::now() > end => return Err(error),
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                Ok(lock) => break lock,
-            }
-        };
+        let _lock = lock(&folder)?;
         Records::open(&folder.join("held"))?.clean().await
     }
 

@@ -202,7 +202,7 @@ pub async fn detach(
             Ok(session) => return Ok(session),
             Err(error) => error,
         },
-        () = interrupted => anyhow::anyhow!("interrupted at the start"),
+        () = interrupted => anyhow::anyhow!(super::real::INTERRUPTED),
     };
     end_child(&mut child).await;
     Err(failed)
