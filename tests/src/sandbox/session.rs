@@ -342,7 +342,7 @@ mod tests {
             "{exports:?}"
         );
         assert_eq!(
-            exports.iter().filter_map(|line| export(line)).last(),
+            exports.iter().filter_map(|line| export(line)).next_back(),
             Some(("COS_TRUST_KEY".to_owned(), "/m n/test-key.asc".to_owned()))
         );
         session.process.born += 1;
