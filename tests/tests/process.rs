@@ -10,7 +10,7 @@ mod api {
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::sync::Arc;
 
 use cos_tests::api::executor::MachineChoice;
@@ -72,27 +72,17 @@ impl Scene {
     /// `cos-bake` with what a user's environment holds, and nothing of this machine's.
     fn cos_bake(&self, arguments: &[&str]) -> Command {
         let endpoint = format!("http://{}", self.running.address);
-        let mut command = Command::new(self.parts.bin.join("cos-bake"));
-        command
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("HOME", self.folder.path())
-            .env("COS_CACHE", self.parts.cache.join("cos-bake"))
-            .env("COS_MIRROR", format!("{endpoint}/_sandbox/mirror"))
-            .env("COS_TRUST_KEY", self.mirror.join("test-key.asc"))
-            .env("AWS_ENDPOINT_URL", endpoint)
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("COS_INSTANCE_PROFILE", "cos-builder")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
+        let environment = [
+            ("COS_MIRROR", format!("{endpoint}/_sandbox/mirror")),
+            ("COS_TRUST_KEY", text(&self.mirror.join("test-key.asc"))),
+            ("AWS_ENDPOINT_URL", endpoint),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("COS_INSTANCE_PROFILE", "cos-builder".to_owned()),
+        ];
+        self.parts.cos_bake(arguments, self.folder.path(), environment)
     }
 
     async fn output(&self, arguments: &[&str]) -> Output {
