@@ -20,6 +20,7 @@ use super::services::ServiceManager;
 use super::sources::{
     CONFIGURATION, DROP_INS, Gathered, Imds, ImdsError, ParametersError, SourceError, Sources, gather,
 };
+use crate::ecr;
 use crate::host::{FileError, Files, ProgramError, Programs};
 
 /// `apply`, `check` or `health` came to a bad end.
@@ -335,17 +336,17 @@ fn refusal(
     }
 }
 
-/// The image may be without the helper that the Docker configuration names; every other registry works then.
+/// An image of COS has the helper that the Docker configuration names, as a link to the agent. One that was made
+/// otherwise, or before there was such a link, may be without it; every other registry works then.
 fn notes(desired: &DesiredState, files: &Files) -> Result<Vec<String>, FileError> {
-    const HELPER: &str = "docker-credential-ecr-login";
     let wanted = desired
         .files
         .get(render::DOCKER_CLIENT_CONFIGURATION)
         .is_some_and(Option::is_some);
     let mut there = false;
     for folder in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"] {
-        there |= files.mode(format!("{folder}/{HELPER}"))?.is_some();
+        there |= files.mode(format!("{folder}/{}", ecr::NAME))?.is_some();
     }
-    let note = || format!("{HELPER} is not installed: images cannot be pulled from ECR");
+    let note = || format!("{} is not installed: images cannot be pulled from ECR", ecr::NAME);
     Ok((wanted && !there).then(note).into_iter().collect())
 }
