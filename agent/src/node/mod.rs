@@ -1,8 +1,9 @@
-//! Owns what the agent does on a node: apply, check, health. Touches `host`, the metadata service and local HTTP.
+//! Owns what the agent does on a node: apply, check, health, drain. Touches `host`, the metadata service and local HTTP.
 
 pub mod apply;
 pub mod cli;
 pub mod config;
+pub mod drain;
 pub mod health;
 mod http;
 mod pipeline;
