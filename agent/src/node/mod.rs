@@ -1,4 +1,4 @@
-//! Owns what the agent does on a node: apply, check, health, drain. Touches `host`, the metadata service and local HTTP.
+//! Owns what the agent does on a node: apply, check, health, drain, watch. Touches `host`, the metadata service and local HTTP.
 
 pub mod apply;
 pub mod cli;
@@ -11,6 +11,7 @@ pub mod render;
 pub mod services;
 pub mod sources;
 mod wait;
+pub mod watch;
 
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,18 @@ pub(crate) fn until<T, E>(
         }
         thread::sleep(jitter(pause).min(left));
         pause = (pause * 2).min(backoff.longest);
+    }
+}
+
+/// Waits for a message, or until `pause` has passed. Without a sender that is left it only pauses.
+pub(crate) fn message<T>(messages: &mpsc::Receiver<T>, pause: Duration) -> Option<T> {
+    match messages.recv_timeout(pause) {
+        Ok(message) => Some(message),
+        Err(mpsc::RecvTimeoutError::Timeout) => None,
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            thread::sleep(pause);
+            None
+        }
     }
 }
 

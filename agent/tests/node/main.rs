@@ -10,6 +10,7 @@ mod health;
 mod imds;
 mod products;
 mod templates;
+mod watch;
 
 mod machine;
 mod server;

@@ -122,6 +122,12 @@ impl Imds {
         }
     }
 
+    /// Gives what is asked from now on a budget of its own: for whoever asks again and again, all day long.
+    pub(crate) fn begin(&mut self, budget: Duration) {
+        self.budget = budget;
+        self.start = Instant::now();
+    }
+
     /// Who and where this machine is.
     pub fn facts(&mut self) -> Result<InstanceFacts, ImdsError> {
         let path = "dynamic/instance-identity/document";
@@ -162,7 +168,7 @@ impl Imds {
     }
 
     /// One document; none if the service says that there is no such thing (404).
-    fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
+    pub(crate) fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
         let url = self.url(path);
         let mut token_withheld = false;
         let left = self.budget.saturating_sub(self.start.elapsed());
