@@ -1,9 +1,10 @@
-//! Owns what the agent does on a node: apply, check, health. Touches `host`, the metadata service and local HTTP.
+//! Owns what the agent does on a node: apply, check, health, drain, watch. Touches `host`, the metadata service and local HTTP.
 
 pub mod apply;
 pub mod cli;
 pub mod config;
 pub mod disks;
+pub mod drain;
 pub mod health;
 mod http;
 mod pipeline;
@@ -13,6 +14,7 @@ pub mod services;
 pub mod sources;
 pub(crate) mod wait;
 mod warm;
+pub mod watch;
 
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -121,6 +122,18 @@ pub(crate) fn until_rung<T, E>(
 /// Waits in silence, for a bell that cannot ring.
 pub(crate) fn pause(time: Duration) {
     thread::sleep(time);
+}
+
+/// Waits for a message, or until `pause` has passed. Without a sender that is left it only pauses.
+pub(crate) fn message<T>(messages: &mpsc::Receiver<T>, pause: Duration) -> Option<T> {
+    match messages.recv_timeout(pause) {
+        Ok(message) => Some(message),
+        Err(mpsc::RecvTimeoutError::Timeout) => None,
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            thread::sleep(pause);
+            None
+        }
+    }
 }
 
 /// Between a half and all of `pause`.

@@ -11,6 +11,7 @@ mod imds;
 mod products;
 mod sources;
 mod templates;
+mod watch;
 
 mod machine;
 mod server;

@@ -166,6 +166,12 @@ impl Imds {
         self.retries.load(Ordering::Relaxed)
     }
 
+    /// Gives what is asked from now on a budget of its own: for whoever asks again and again, all day long.
+    pub(crate) fn begin(&mut self, budget: Duration) {
+        self.budget = budget;
+        self.start = Instant::now();
+    }
+
     /// Who and where this machine is.
     pub fn facts(&self) -> Result<InstanceFacts, ImdsError> {
         let path = "dynamic/instance-identity/document";
@@ -225,7 +231,7 @@ impl Imds {
     }
 
     /// One document; none if the service says that there is no such thing (404).
-    pub(super) fn get(&self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
+    pub(crate) fn get(&self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
         let url = self.url(path);
         let mut withheld = false;
         self.ask(&url, &mut withheld, |imds, withheld| {
