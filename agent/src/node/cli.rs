@@ -3,13 +3,14 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::apply::ExecuteError;
 use super::config;
-use super::health::{self, LocalApis, LocalConsul};
+use super::health::{self, LocalApis, LocalConsul, Probes, System};
 use super::pipeline::{self, Applied, Environment, Mode, NodeError};
 use super::render::{RECORD, Record};
 use super::report::{BootReport, Timeline};
@@ -76,6 +77,16 @@ impl ApplyArguments {
         if mode == Mode::Execute {
             warm::consul(files);
         }
+        let programs = RealPrograms;
+        // Units of another root cannot be asked for: all of them count as absent.
+        let own = self.root == std::path::Path::new("/");
+        let manage = || {
+            if own {
+                services::detect(files, &programs)
+            } else {
+                None
+            }
+        };
         let imds = Imds::new(&self.imds, imds::BUDGET);
         let sources = Sources {
             files,
@@ -83,7 +94,19 @@ impl ApplyArguments {
             imds: Some(&imds),
             parameters: None,
         };
-        let (config, gathered) = match pipeline::configure(&sources, timeline) {
+        // The machine is looked at while the metadata service answers.
+        let (configured, resolver) = thread::scope(|scope| {
+            let resolver = scope.spawn(|| {
+                let manager = manage();
+                pipeline::look_at_resolver(files, manager.as_deref(), &programs, timeline)
+            });
+            let configured = pipeline::configure(&sources, timeline);
+            let resolver = resolver
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (configured, resolver)
+        });
+        let (config, gathered) = match configured {
             Err(NodeError::Configuration(faults)) => {
                 tell_faults(&faults, talk)?;
                 return Err(NodeError::Configuration(faults));
@@ -94,14 +117,12 @@ impl ApplyArguments {
             warm::others(files, &config.role);
         }
         let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
-        let spec = config::resolve(&config, &facts, None)?;
-        let programs = RealPrograms;
-        // Units of another root cannot be asked for: all of them count as absent.
-        let manager = match mode {
-            Mode::Execute => Some(services::detect(files, &programs).ok_or(NodeError::NoServiceManager)?),
-            Mode::DryRun if self.root == std::path::Path::new("/") => services::detect(files, &programs),
-            Mode::DryRun => None,
-        };
+        let mut spec = config::resolve(&config, &facts, None)?;
+        let manager = manage();
+        if mode == Mode::Execute && manager.is_none() {
+            return Err(NodeError::NoServiceManager);
+        }
+        spec.settle_dns(&resolver?)?;
         let environment = Environment {
             files,
             programs: &programs,
@@ -223,7 +244,14 @@ impl HealthArguments {
         let record = files.read(RECORD)?.ok_or(NodeError::NeverApplied)?;
         let record: Record = serde_json::from_slice(&record).map_err(NodeError::Record)?;
         let apis = LocalApis::new(&self.consul, &self.nomad, files.locate(health::DOCKER_SOCKET));
-        let health = health::prove(&record, &apis, self.deadline);
+        let probes = Probes {
+            apis: &apis,
+            files: &files,
+            programs: &RealPrograms,
+            system: System::Configured,
+            registries: None,
+        };
+        let health = health::prove(&record, &probes, self.deadline);
         if self.json {
             print_json(out, &health)?;
         } else {
@@ -235,6 +263,9 @@ impl HealthArguments {
                     outcome.check.to_string(),
                     outcome.reason
                 )?;
+                if let Some(hint) = &outcome.hint {
+                    writeln!(out, "{:21}hint: {hint}", "")?;
+                }
             }
         }
         if health.healthy {

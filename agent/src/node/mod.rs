@@ -22,7 +22,7 @@ use config::{NodeConfig, Role};
 use render::Versions;
 use sources::InstanceFacts;
 
-pub use pipeline::{Applied, Environment, Mode, NodeError, apply_spec, configure};
+pub use pipeline::{Applied, Environment, Mode, NodeError, apply_spec, configure, look_at_resolver};
 
 use crate::host::{Files, Invocation};
 

@@ -11,12 +11,14 @@ use super::apply::{
     Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, ObserveError, Ports,
     Verdicts, diff, judge, observe,
 };
-use super::config::{self, Faults, NodeConfig, NodeSpec, ResolveError, Roles};
+use super::config::{self, DnsMode, Faults, NodeConfig, NodeSpec, ResolveError, Roles};
 use super::disks::DisksError;
 use super::health::ConsulApi;
+use super::render::dns::{self, DnsRefusal, Resolver};
 use super::render::{self, DesiredState, RenderError, Unit, VersionError};
 use super::report::Timeline;
 use super::services::ServiceManager;
+use super::sources::resolver::{self, ResolverFacts};
 use super::sources::{
     CONFIGURATION, DROP_INS, Gathered, Imds, ImdsError, ParametersError, SourceError, Sources, gather,
 };
@@ -59,6 +61,9 @@ pub enum NodeError {
     /// The configuration asks for what the installed version cannot do.
     #[error(transparent)]
     Render(#[from] RenderError),
+    /// The configuration asks for a resolver that the machine does not have.
+    #[error(transparent)]
+    Dns(#[from] DnsRefusal),
     /// The metadata service could not be asked.
     #[error(transparent)]
     Imds(#[from] ImdsError),
@@ -150,6 +155,7 @@ impl NodeError {
             | Self::Check { .. }
             | Self::Usage(_)
             | Self::Render(_)
+            | Self::Dns(_)
             | Self::Judge(JudgeError::Refused {
                 source: ProgramError::Failed { .. },
                 ..
@@ -179,6 +185,7 @@ impl NodeError {
             Self::Execute(ExecuteError::Unit { unit, .. }) => {
                 Some(format!("journalctl --unit {} --lines 50", unit.name()))
             }
+            Self::Dns(_) => Some("dns.consul: automatic takes what the machine has".to_owned()),
             Self::NeverApplied => Some("run cos-agent apply first".to_owned()),
             Self::Report { .. } => Some("the next cos-agent apply writes it anew".to_owned()),
             Self::Unhealthy { .. } => {
@@ -187,6 +194,18 @@ impl NodeError {
             _ => None,
         }
     }
+}
+
+/// What the machine has to resolve names with, which nothing of the configuration changes.
+pub fn look_at_resolver(
+    files: &Files,
+    manager: Option<&dyn ServiceManager>,
+    programs: &dyn Programs,
+    timeline: &Timeline,
+) -> Result<ResolverFacts, FileError> {
+    timeline.measure("look at the resolver", || {
+        resolver::observe(files, manager, programs, &dns::FILES)
+    })
 }
 
 /// Reads the node's configuration from its sources, and what the instance is.
@@ -268,6 +287,9 @@ pub fn apply_spec(
         deadline,
         timeline,
     } = *environment;
+    if let Some(plan) = &spec.dns.plan {
+        timeline.decide("names below .consul", plan.resolver, &plan.reason);
+    }
     let installed = timeline.measure("versions", || render::recognise(files, programs, timeline))?;
     let desired = timeline.measure("render", || render::render(spec, &installed.versions))?;
     let observed = timeline.measure("observe", || observe(&desired, files, manager))?;
@@ -312,7 +334,7 @@ pub fn apply_spec(
         datacenter: spec.datacenter.clone(),
         executed: mode == Mode::Execute,
         changes,
-        notes: notes(&desired, files)?,
+        notes: notes(spec, &desired, files)?,
         milliseconds: start.elapsed().as_millis(),
     })
 }
@@ -336,9 +358,11 @@ fn refusal(
     }
 }
 
-/// An image of COS has the helper that the Docker configuration names, as a link to the agent. One that was made
-/// otherwise, or before there was such a link, may be without it; every other registry works then.
-fn notes(desired: &DesiredState, files: &Files) -> Result<Vec<String>, FileError> {
+/// What works less well than it could, and is no fault.
+fn notes(spec: &NodeSpec, desired: &DesiredState, files: &Files) -> Result<Vec<String>, FileError> {
+    let mut notes = Vec::new();
+    // An image of COS has the helper that the Docker configuration names, as a link to the agent. One that was made
+    // otherwise, or before there was such a link, may be without it; every other registry works then.
     let wanted = desired
         .files
         .get(render::DOCKER_CLIENT_CONFIGURATION)
@@ -347,6 +371,18 @@ fn notes(desired: &DesiredState, files: &Files) -> Result<Vec<String>, FileError
     for folder in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"] {
         there |= files.mode(format!("{folder}/{}", ecr::NAME))?.is_some();
     }
-    let note = || format!("{} is not installed: images cannot be pulled from ECR", ecr::NAME);
-    Ok((wanted && !there).then(note).into_iter().collect())
+    if wanted && !there {
+        notes.push(format!(
+            "{} is not installed: images cannot be pulled from ECR",
+            ecr::NAME
+        ));
+    }
+    let plan = spec.dns.plan.as_ref();
+    if let Some(plan) = plan.filter(|plan| plan.resolver == Resolver::Off && spec.dns.mode != DnsMode::Off) {
+        notes.push(format!(
+            "names below .consul do not resolve here: {}",
+            plan.reason
+        ));
+    }
+    Ok(notes)
 }

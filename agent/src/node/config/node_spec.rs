@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::roles::Roles;
+use crate::node::render::dns::{self, DnsRefusal, DnsSpec};
+use crate::node::sources::resolver::ResolverFacts;
 
 /// A node with no choice left open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,20 @@ pub struct NodeSpec {
     pub nomad: Option<NomadSpec>,
     /// Host names of the ECR registries, sorted, without duplicates.
     pub registries: Vec<String>,
+    /// Names below `.consul`.
+    pub dns: DnsSpec,
+}
+
+impl NodeSpec {
+    /// Settles how names below `.consul` resolve, by what the machine has.
+    pub fn settle_dns(&mut self, facts: &ResolverFacts) -> Result<(), DnsRefusal> {
+        let plan = dns::plan(self.dns.mode, facts)?;
+        if plan.recursors && self.consul.recursors.is_empty() {
+            self.consul.recursors.clone_from(&plan.upstream);
+        }
+        self.dns.plan = Some(plan);
+        Ok(())
+    }
 }
 
 /// Consul on a node.

@@ -7,7 +7,8 @@ use super::check;
 use super::node_config::NodeConfig;
 use super::node_spec::{ConsulSpec, NodeSpec, NomadClientSpec, NomadSpec};
 use super::roles::Role;
-use super::values::{Account, BootstrapExpect, ConsulDatacenter, NomadName, Region, RetryJoin};
+use super::values::{Account, BootstrapExpect, ConsulDatacenter, DnsMode, NomadName, Region, RetryJoin};
+use crate::node::render::dns::DnsSpec;
 use crate::node::sources::InstanceFacts;
 
 /// What a user left to AWS, and AWS does not tell.
@@ -71,6 +72,11 @@ pub fn resolve(
             client,
         }),
         registries: registries(config, facts),
+        dns: DnsSpec {
+            mode: config.dns.consul.unwrap_or(DnsMode::Automatic),
+            witness: format!("ec2.{}.{}", facts.region, facts.domain),
+            plan: None,
+        },
     })
 }
 

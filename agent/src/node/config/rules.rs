@@ -53,7 +53,6 @@ const UNFINISHED: &[&str] = &[
     "disks",
     "instance_store",
     "efs",
-    "dns",
     "readiness",
     "watch",
     "log",

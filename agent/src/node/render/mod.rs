@@ -2,6 +2,7 @@
 //! Touches nothing: the same spec and versions give the same bytes.
 
 mod consul;
+pub mod dns;
 mod docker;
 mod installed;
 mod nomad;
@@ -39,6 +40,13 @@ pub enum Unit {
     Containerd,
     /// Docker, where jobs run.
     Docker,
+    /// The redirect of port 53 of the loopback interface to Consul.
+    Dns,
+    /// dnsmasq of the base, where it resolves names below `.consul`.
+    Dnsmasq,
+    /// systemd-resolved of the base, where it does.
+    #[serde(rename = "systemd-resolved")]
+    Resolved,
     /// Nomad, server or client.
     Nomad,
 }
@@ -50,6 +58,9 @@ impl Unit {
             Self::Consul => "consul",
             Self::Containerd => "containerd",
             Self::Docker => "docker",
+            Self::Dns => "cos-dns",
+            Self::Dnsmasq => "dnsmasq",
+            Self::Resolved => "systemd-resolved",
             Self::Nomad => "nomad",
         }
     }
@@ -158,11 +169,13 @@ pub fn render(spec: &NodeSpec, versions: &Versions) -> Result<DesiredState, Rend
         );
     }
     files.insert(RECORD.to_owned(), Some(public(record(spec, versions)?)));
-    Ok(DesiredState {
-        files,
-        links: BTreeMap::new(),
-        units,
-    })
+    let mut links = BTreeMap::new();
+    if let Some(plan) = &spec.dns.plan {
+        files.extend(plan.files.clone());
+        units.extend(plan.units.clone());
+        links.extend(plan.links.clone());
+    }
+    Ok(DesiredState { files, links, units })
 }
 
 /// What `health` must know of a node long after `apply` ended.
@@ -185,11 +198,51 @@ pub struct Record {
     pub consul: Version,
     /// Installed Nomad.
     pub nomad: Version,
+    /// File systems that must be mounted. Since version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<ExpectedMount>,
+    /// How names below `.consul` resolve; none if they need not. Since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<RecordedDns>,
+    /// ECR registries that the node pulls from. Since version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registries: Vec<String>,
+}
+
+/// A file system that must be mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct ExpectedMount {
+    /// Where.
+    pub point: String,
+    /// What: a device by any of its names, or the source as the kernel shows it; anything if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// How names resolve on a node, as far as it must be proven.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct RecordedDns {
+    /// Who resolves names below `.consul`.
+    pub resolver: dns::Resolver,
+    /// The network's own servers.
+    pub upstream: Vec<std::net::IpAddr>,
+    /// A name outside `.consul`, which must resolve as well as it does at those servers.
+    pub witness: String,
+}
+
+/// What the record says of DNS.
+fn recorded_dns(spec: &NodeSpec) -> Option<RecordedDns> {
+    let plan = spec.dns.plan.as_ref()?;
+    (plan.resolver != dns::Resolver::Off).then(|| RecordedDns {
+        resolver: plan.resolver,
+        upstream: plan.upstream.clone(),
+        witness: spec.dns.witness.clone(),
+    })
 }
 
 fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, RenderError> {
     json(&Record {
-        version: 1,
+        version: 2,
         roles: spec.roles.clone(),
         name: spec.name.clone(),
         datacenter: spec.datacenter.clone(),
@@ -197,6 +250,13 @@ fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, RenderError> {
         nomad_servers: spec.nomad.as_ref().and_then(|nomad| nomad.server),
         consul: versions.consul,
         nomad: versions.nomad,
+        mounts: Vec::new(),
+        dns: recorded_dns(spec),
+        registries: if spec.roles.has(Role::NomadClient) {
+            spec.registries.clone()
+        } else {
+            Vec::new()
+        },
     })
 }
 

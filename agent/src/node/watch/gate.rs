@@ -5,12 +5,9 @@ use std::time::Duration;
 
 use super::journal::Journal;
 use super::notice::Target;
-use crate::host::{FileError, Files};
-use crate::node::health::{self, LocalApis};
+use crate::host::{FileError, Files, RealPrograms};
+use crate::node::health::{self, Decision, LocalApis, Probes, System};
 use crate::node::render::Record;
-
-/// How long one look may take.
-const LOOK: Duration = Duration::from_secs(3);
 
 /// What a look at the node's readiness found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,26 +31,35 @@ pub trait Gate {
 pub struct HealthGate<'a> {
     record: &'a Record,
     apis: LocalApis,
+    files: Files,
 }
 
 impl<'a> HealthGate<'a> {
     /// The checks of a node of which `apply` wrote this record.
-    pub fn new(record: &'a Record, apis: LocalApis) -> Self {
-        Self { record, apis }
+    pub fn new(record: &'a Record, apis: LocalApis, files: &Files) -> Self {
+        let files = files.clone();
+        Self { record, apis, files }
     }
 }
 
 impl Gate for HealthGate<'_> {
     fn prove(&self) -> Verdict {
-        let health = health::prove(self.record, &self.apis, LOOK);
-        if health.healthy {
-            return Verdict::Ready;
+        let probes = Probes {
+            apis: &self.apis,
+            files: &self.files,
+            programs: &RealPrograms,
+            system: System::Configured,
+            registries: None,
+        };
+        // Whoever watches has a deadline of its own for how long it may take.
+        let gate = health::Gate {
+            deadline: Duration::MAX,
+        };
+        match gate.decide(&health::examine(self.record, &probes), Duration::ZERO) {
+            Decision::Ready => Verdict::Ready,
+            Decision::Wait(missing) => Verdict::NotYet(missing),
+            Decision::Abandon { reason, .. } => Verdict::Hopeless(reason),
         }
-        let failed = health.checks.iter().filter(|outcome| !outcome.healthy);
-        let reasons: Vec<String> = failed
-            .map(|outcome| format!("{}: {}", outcome.check, outcome.reason))
-            .collect();
-        Verdict::NotYet(reasons.join("; "))
     }
 }
 
