@@ -1,6 +1,8 @@
 //! Owns the arguments of `apply`, `check` and `health`, and what each prints.
 //! Touches only the two streams it is given: `out` is data, `talk` is for people.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,10 +10,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::apply::ExecuteError;
-use super::config;
+use super::config::{self, ParameterName};
 use super::health::{self, LocalApis, LocalConsul};
 use super::pipeline::{self, Environment, Mode, NodeError};
 use super::render::{RECORD, Record};
+use super::secrets::{Secret, Secrets};
 use super::services;
 use super::sources::{Document, Imds, imds};
 use crate::host::{Files, RealPrograms};
@@ -72,6 +75,7 @@ impl ApplyArguments {
             programs: &programs,
             manager: manager.as_deref(),
             consul: &LocalConsul::new(&self.consul),
+            secrets: &NoParameterStore,
             deadline: self.deadline,
         };
         let applied = pipeline::apply_spec(&spec, &environment, mode, |change| {
@@ -111,6 +115,18 @@ impl ApplyArguments {
             if applied.executed { "" } else { ", not carried out" },
         )?;
         Ok(())
+    }
+}
+
+/// Stands where the client of Parameter Store will: secrets come from files only.
+struct NoParameterStore;
+
+impl Secrets for NoParameterStore {
+    fn fetch(
+        &self,
+        _: &BTreeSet<ParameterName>,
+    ) -> Result<BTreeMap<ParameterName, Secret>, Box<dyn Error + Send + Sync>> {
+        Err("this version of cos-agent cannot ask Parameter Store: name secrets by file:".into())
     }
 }
 

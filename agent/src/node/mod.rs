@@ -1,5 +1,6 @@
 //! Owns what the agent does on a node: apply, check, health. Touches `host`, the metadata service and local HTTP.
 
+pub mod accounts;
 pub mod apply;
 pub mod cli;
 pub mod config;
@@ -7,14 +8,17 @@ pub mod health;
 mod http;
 mod pipeline;
 pub mod render;
+pub mod secrets;
 pub mod services;
 pub mod sources;
 mod wait;
 
 use std::path::Path;
 
+use accounts::Accounts;
 use config::{NodeConfig, Role};
-use render::Versions;
+use render::{Installed, Versions};
+use secrets::Fetched;
 use sources::InstanceFacts;
 
 pub use pipeline::{Applied, Environment, Mode, NodeError, apply_spec, configure};
@@ -34,9 +38,13 @@ pub fn render_for_validation(
     directory: &Path,
 ) -> Result<Vec<Invocation>, NodeError> {
     let spec = config::resolve(&sample(role)?, facts, None)?;
-    let desired = render::render(&spec, versions)?;
+    let installed = Installed {
+        versions: *versions,
+        accounts: Accounts::read(files)?,
+    };
+    let desired = render::render(&spec, &installed, &Fetched::default())?;
     apply::write_tree(&desired, directory)?;
-    let validators = apply::validators(&desired, files, directory);
+    let validators = apply::validators(&desired, versions, files, directory);
     Ok(validators.into_iter().map(|(_, invocation)| invocation).collect())
 }
 

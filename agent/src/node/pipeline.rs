@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use thiserror::Error;
 
+use super::accounts::Accounts;
 use super::apply::{
-    Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Ports, diff, judge, observe,
+    Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Observed, Ports, diff, judge,
+    observe,
 };
 use super::config::{self, Faults, NodeSpec, ResolveError, Roles};
 use super::health::ConsulApi;
-use super::render::{self, DesiredState, RenderError, VersionError, Versions};
+use super::render::{self, DesiredState, Installed, RenderError, VersionError, Versions};
+use super::secrets::{Fetched, Secrets, SecretsError};
 use super::services::ServiceManager;
 use super::sources::{CONFIGURATION, Document, Imds, ImdsError};
 use crate::host::{FileError, Files, ProgramError, Programs};
@@ -52,6 +55,9 @@ pub enum NodeError {
     /// The metadata service could not be asked.
     #[error(transparent)]
     Imds(#[from] ImdsError),
+    /// The secrets that the configuration names cannot be had.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// What is installed cannot be told.
     #[error(transparent)]
     Version(#[from] VersionError),
@@ -120,6 +126,7 @@ impl NodeError {
                 path.display()
             )),
             Self::Imds(error) => error.hint(),
+            Self::Secrets(error) => error.hint(),
             Self::Version(_)
             | Self::Observe(
                 ObserveError::NoService { .. } | ObserveError::NoGroup { .. } | ObserveError::NoUser { .. },
@@ -177,6 +184,8 @@ pub struct Environment<'a> {
     pub manager: Option<&'a dyn ServiceManager>,
     /// Consul's API on this machine.
     pub consul: &'a dyn ConsulApi,
+    /// Where the node's secrets are kept.
+    pub secrets: &'a dyn Secrets,
     /// How long all waits together may take.
     pub deadline: Duration,
 }
@@ -222,14 +231,21 @@ pub fn apply_spec(
         programs,
         manager,
         consul,
+        secrets,
         deadline,
     } = *environment;
-    let versions = Versions::detect(files, programs)?;
-    let desired = render::render(spec, &versions)?;
+    let installed = Installed {
+        versions: Versions::detect(files, programs)?,
+        accounts: Accounts::read(files)?,
+    };
+    // A dry run needs them too: only with them can it tell what would change, and have it judged.
+    let secrets = Fetched::fetch(spec, secrets, files)?;
+    let desired = render::render(spec, &installed, &secrets)?;
     let observed = observe(&desired, files, manager)?;
     let changes = diff(&desired, &observed);
+    let mut notes = notes(&desired, &observed, &changes, files)?;
     if !changes.0.is_empty() {
-        judge(&desired, files, programs)?;
+        notes.extend(judge(&desired, &installed.versions, &secrets, files, programs)?);
     }
     if mode == Mode::Execute {
         let ports = Ports {
@@ -249,13 +265,57 @@ pub fn apply_spec(
         datacenter: spec.datacenter.clone(),
         executed: mode == Mode::Execute,
         changes,
-        notes: notes(&desired, files)?,
+        notes,
         milliseconds: start.elapsed().as_millis(),
     })
 }
 
+/// What the reader should know beside the changes.
+fn notes(
+    desired: &DesiredState,
+    observed: &Observed,
+    changes: &ChangeSet,
+    files: &Files,
+) -> Result<Vec<String>, FileError> {
+    let mut notes = rotations(observed, changes);
+    notes.extend(no_helper(desired, files)?);
+    Ok(notes)
+}
+
+/// Secrets of which a product has a copy of its own: nothing is restarted for them, because that would change nothing.
+fn rotations(observed: &Observed, changes: &ChangeSet) -> Vec<String> {
+    let note = |change: &Change| {
+        let Change::Write { path, .. } = change else {
+            return None;
+        };
+        // Written for the first time it counts.
+        observed.files.get(path)?;
+        match path.as_str() {
+            render::CONSUL_GOSSIP => Some(
+                "the gossip key of Consul changed: agents that run keep the keys of their keyring, and would not \
+                 understand one that starts with another; on one server, `consul keyring -install` the new key before \
+                 nodes get it, then `-use` it, then `-remove` the old one"
+                    .to_owned(),
+            ),
+            render::NOMAD_GOSSIP => Some(
+                "the gossip key of Nomad changed: servers that run keep the keys of their keyring, and would not \
+                 understand one that starts with another; on one server, `nomad operator gossip keyring install` the \
+                 new key before nodes get it, then `use` it, then `remove` the old one"
+                    .to_owned(),
+            ),
+            path if path.ends_with(render::INTRODUCTION_TOKEN) => Some(
+                "the introduction token changed: Nomad reads it when it starts; if this client was not let in yet, \
+                 restart it (systemctl restart nomad)"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    };
+    changes.0.iter().filter_map(note).collect()
+}
+
 /// The image may be without the helper that the Docker configuration names; every other registry works then.
-fn notes(desired: &DesiredState, files: &Files) -> Result<Vec<String>, FileError> {
+fn no_helper(desired: &DesiredState, files: &Files) -> Result<Option<String>, FileError> {
     const HELPER: &str = "docker-credential-ecr-login";
     let wanted = desired
         .files
@@ -266,5 +326,5 @@ fn notes(desired: &DesiredState, files: &Files) -> Result<Vec<String>, FileError
         there |= files.mode(format!("{folder}/{HELPER}"))?.is_some();
     }
     let note = || format!("{HELPER} is not installed: images cannot be pulled from ECR");
-    Ok((wanted && !there).then(note).into_iter().collect())
+    Ok((wanted && !there).then(note))
 }

@@ -23,6 +23,9 @@ fn record(role: Role) -> Record {
         nomad_servers: (role == Role::NomadServer).then_some(3),
         consul: Version::new(1, 21, 5),
         nomad: Version::new(1, 11, 0),
+        consul_acl: false,
+        nomad_acl: false,
+        nomad_https: false,
     }
 }
 

@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::host::{FileError, Files, Invocation, ProgramError, Programs};
-use crate::node::render::{CONSUL_CONFIGURATION, DesiredState, NOMAD_CONFIGURATION, Product};
+use crate::host::{FileError, Files, Invocation, Output, ProgramError, Programs};
+use crate::node::render::{
+    CONSUL_CONFIGURATION, DesiredState, Feature, NOMAD_CONFIGURATION, Product, Versions,
+};
+use crate::node::secrets::Fetched;
 
 /// Validating reads a binary of more than 100 MB, which on a fresh volume takes its time.
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -43,33 +46,31 @@ pub enum JudgeError {
 }
 
 /// Judges what the products would read after the change: COS's files together with the operators' beside them.
+/// Returns what the reader should know all the same: warnings of the products, and who was not judged.
 pub fn judge(
     desired: &DesiredState,
+    versions: &Versions,
+    secrets: &Fetched,
     files: &Files,
     programs: &(dyn Programs + Sync),
-) -> Result<(), JudgeError> {
-    let stage = tempfile::Builder::new()
-        .prefix("cos-agent-")
-        .tempdir()
-        .map_err(|source| JudgeError::Stage {
-            path: std::env::temp_dir(),
-            source,
-        })?;
+) -> Result<Vec<String>, JudgeError> {
+    let stage = stage(files)?;
     for path in [CONSUL_CONFIGURATION, NOMAD_CONFIGURATION] {
-        copy_neighbours(files, Path::new(path), stage.path())?;
+        copy_neighbours(desired, files, Path::new(path), stage.path())?;
     }
     write_tree(desired, stage.path())?;
     // Side by side: each takes a second or more to be read from a fresh volume.
     let judged: Vec<_> = thread::scope(|scope| {
         let ask = |(product, invocation): (Product, Invocation)| {
-            scope.spawn(move || {
-                let judged = programs.check(&invocation);
-                judged
-                    .map(drop)
-                    .map_err(|source| JudgeError::Refused { product, source })
+            scope.spawn(move || match programs.check(&invocation) {
+                Ok(output) => Ok(warnings(product, &output, secrets)),
+                Err(source) => Err(JudgeError::Refused {
+                    product,
+                    source: redacted(source, secrets),
+                }),
             })
         };
-        let asked: Vec<_> = validators(desired, files, stage.path())
+        let asked: Vec<_> = validators(desired, versions, files, stage.path())
             .into_iter()
             .map(ask)
             .collect();
@@ -80,7 +81,69 @@ pub fn judge(
         };
         asked.into_iter().map(join).collect()
     });
-    judged.into_iter().collect()
+    let mut notes = Vec::new();
+    if managed(desired, NOMAD_CONFIGURATION) && !Feature::NomadConfigValidate.known_by(versions.nomad) {
+        notes.push(format!(
+            "nobody judged Nomad's configuration: Nomad {} cannot (`nomad config validate` came with {})",
+            versions.nomad,
+            Feature::NomadConfigValidate.row().from
+        ));
+    }
+    for said in judged {
+        notes.extend(said?);
+    }
+    Ok(notes)
+}
+
+/// A folder for root alone. What lies in `/run` never reaches a disk, so that a run that dies leaves no secrets.
+fn stage(files: &Files) -> Result<tempfile::TempDir, JudgeError> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("cos-agent-");
+    let volatile = files.locate("/run");
+    if volatile.is_dir()
+        && let Ok(stage) = builder.tempdir_in(volatile)
+    {
+        return Ok(stage);
+    }
+    builder.tempdir().map_err(|source| JudgeError::Stage {
+        path: std::env::temp_dir(),
+        source,
+    })
+}
+
+/// What a validator says of a configuration that it takes, but for what it says of every one.
+fn warnings(product: Product, output: &Output, secrets: &Fetched) -> Vec<String> {
+    const USUAL: [&str; 4] = [
+        "Configuration is valid!",
+        "bootstrap_expect > 0: expecting",
+        "BootstrapExpect is set to 1; this is the same as Bootstrap mode.",
+        "bootstrap = true: do not enable unless necessary",
+    ];
+    let lines = output.stdout.lines().chain(output.stderr.lines()).map(str::trim);
+    lines
+        .filter(|line| !line.is_empty() && !USUAL.iter().any(|usual| line.starts_with(usual)))
+        .map(|line| format!("{product} says: {}", secrets.redact(line)))
+        .collect()
+}
+
+/// A validator may repeat what it did not understand.
+fn redacted(error: ProgramError, secrets: &Fetched) -> ProgramError {
+    match error {
+        ProgramError::Failed {
+            invocation,
+            status,
+            message,
+        } => ProgramError::Failed {
+            invocation,
+            status,
+            message: secrets.redact(&message),
+        },
+        other => other,
+    }
+}
+
+fn managed(desired: &DesiredState, path: &str) -> bool {
+    matches!(desired.files.get(path), Some(Some(_)))
 }
 
 /// Writes every file of a desired state below a folder that is not the machine's root.
@@ -95,14 +158,25 @@ pub fn write_tree(desired: &DesiredState, directory: &Path) -> Result<(), JudgeE
 }
 
 /// The validators that judge what [`write_tree`] wrote: the machine's own binaries, over that folder.
-pub fn validators(desired: &DesiredState, files: &Files, directory: &Path) -> Vec<(Product, Invocation)> {
+pub fn validators(
+    desired: &DesiredState,
+    versions: &Versions,
+    files: &Files,
+    directory: &Path,
+) -> Vec<(Product, Invocation)> {
+    let nomad = Feature::NomadConfigValidate.known_by(versions.nomad);
     let rows = [
-        (Product::Consul, CONSUL_CONFIGURATION, &["validate"][..]),
-        (Product::Nomad, NOMAD_CONFIGURATION, &["config", "validate"][..]),
+        (Product::Consul, CONSUL_CONFIGURATION, &["validate"][..], true),
+        (
+            Product::Nomad,
+            NOMAD_CONFIGURATION,
+            &["config", "validate"][..],
+            nomad,
+        ),
     ];
     rows.into_iter()
-        .filter(|(_, path, _)| matches!(desired.files.get(*path), Some(Some(_))))
-        .map(|(product, path, words)| {
+        .filter(|(_, path, _, able)| *able && managed(desired, path))
+        .map(|(product, path, words, _)| {
             let binary = files.locate(product.binary());
             let staged = Files::new(directory).locate(path);
             let staged = staged
@@ -120,7 +194,12 @@ pub fn validators(desired: &DesiredState, files: &Files, directory: &Path) -> Ve
 }
 
 /// Copies the operators' `.json` and `.hcl` files that the product reads together with ours.
-fn copy_neighbours(files: &Files, ours: &Path, stage: &Path) -> Result<(), JudgeError> {
+fn copy_neighbours(
+    desired: &DesiredState,
+    files: &Files,
+    ours: &Path,
+    stage: &Path,
+) -> Result<(), JudgeError> {
     let Some(folder) = ours.parent() else {
         return Ok(());
     };
@@ -133,7 +212,9 @@ fn copy_neighbours(files: &Files, ours: &Path, stage: &Path) -> Result<(), Judge
         let read = path
             .extension()
             .is_some_and(|extension| extension == "json" || extension == "hcl");
-        if !read || path == ours {
+        // COS's own are not what they will be, or will not be at all.
+        let own = path.to_str().is_some_and(|path| desired.files.contains_key(path));
+        if !read || own {
             continue;
         }
         if let Some(content) = files.read(&path)? {

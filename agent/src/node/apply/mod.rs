@@ -6,10 +6,10 @@ mod execute;
 mod judge;
 mod observe;
 
-pub use diff::{Change, ChangeSet, diff};
+pub use diff::{Change, ChangeSet, Content, diff};
 pub use execute::{ExecuteError, Executor, Ports};
 pub use judge::{JudgeError, judge, validators, write_tree};
-pub use observe::{ObserveError, Observed, ObservedFile, observe};
+pub use observe::{ObserveError, Observed, ObservedDirectory, ObservedFile, ObservedUnit, observe};
 
 use super::render::Unit;
 
