@@ -1,16 +1,33 @@
 //! Owns the command line: what can be asked, in which words, and how results are shown.
 //! Touches standard output and error; each command calls one room.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::builder::{self, Booted, BuilderError, Check, InstallReport, Machine, SealReport, VerifyReport};
+use crate::ecr::{self, EcrLoginArguments};
 use crate::error::AgentError;
 use crate::host::{Files, RealPrograms};
 use crate::node::cli::{ApplyArguments, CheckArguments, HealthArguments};
+use crate::node::disks::cli::DisksArguments;
 use crate::output;
+
+/// A program that this binary is under another name.
+pub type Personality = fn(&[OsString]) -> ExitCode;
+
+/// The names, and what each is. A link of the name in the bundle makes it one (`bake/src/bundle/layout.rs`).
+const PERSONALITIES: &[(&str, Personality)] = &[(ecr::NAME, ecr::main)];
+
+/// What the binary is when it is called as `program` (`argv[0]`); none for the agent itself.
+pub fn personality(program: &OsStr) -> Option<Personality> {
+    let name = Path::new(program).file_name()?;
+    let (_, run) = PERSONALITIES.iter().find(|(known, _)| name == *known)?;
+    Some(*run)
+}
 
 /// Installs, verifies and seals a COS image; configures, proves and drains a COS node.
 #[derive(Debug, Parser)]
@@ -52,6 +69,16 @@ pub enum Command {
     /// Prove that this node does its work: members, leaders, drivers.
     #[command(after_help = "Example: cos-agent health --deadline 120s")]
     Health(HealthArguments),
+    /// Give logins for ECR registries, as docker-credential-ecr-login does under its own name.
+    #[command(after_help = "Example: cos-agent ecr-login get\n\n\
+        Reads a registry's host from standard input; Docker and Nomad call it by a link of that name.")]
+    EcrLogin(EcrLoginArguments),
+    /// Show what every disk of this machine holds, or mount disks, formatting only what is blank.
+    #[command(
+        after_help = "Example: cos-agent disks --dry-run --map /dev/sdf=/data --map vol-0123456789abcdef0=/opt/nomad/data:ext4\n\n\
+        Without --map: each disk, what it is, and what would be done with it and why."
+    )]
+    Disks(DisksArguments),
     /// Print the version and the architecture.
     #[command(after_help = "Example: cos-agent version")]
     Version,
@@ -129,6 +156,8 @@ impl Command {
             Self::Apply(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Check(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::EcrLogin(arguments) => Ok(arguments.run()?),
+            Self::Disks(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Version => {
                 output::data(&format!(
                     "cos-agent {} {}",
@@ -251,6 +280,19 @@ mod tests {
                 "{}",
                 command.get_name()
             );
+        }
+    }
+
+    #[test]
+    fn a_name_makes_a_program() {
+        for program in [
+            "docker-credential-ecr-login",
+            "/usr/local/bin/docker-credential-ecr-login",
+        ] {
+            assert!(personality(OsStr::new(program)).is_some(), "{program}");
+        }
+        for program in ["cos-agent", "/opt/cos/bin/cos-agent", "", "/"] {
+            assert!(personality(OsStr::new(program)).is_none(), "{program}");
         }
     }
 

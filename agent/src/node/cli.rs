@@ -1,8 +1,6 @@
 //! Owns the arguments of `apply`, `check` and `health`, and what each prints.
 //! Touches only the two streams it is given: `out` is data, `talk` is for people.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,13 +8,13 @@ use std::time::Duration;
 use clap::Args;
 
 use super::apply::ExecuteError;
-use super::config::{self, ParameterName};
+use super::config;
 use super::health::{self, LocalApis, LocalConsul};
 use super::pipeline::{self, Environment, Mode, NodeError};
 use super::render::{RECORD, Record};
-use super::secrets::{Secret, Secrets};
 use super::services;
-use super::sources::{Document, Imds, imds};
+use super::sources::{Document, Imds, InstanceFacts, Sources, imds};
+use crate::aws::{self, Client, Settings};
 use crate::host::{Files, RealPrograms};
 
 /// Make this instance the node that its configuration describes.
@@ -25,9 +23,9 @@ pub struct ApplyArguments {
     /// Print what would change, have it judged by Consul and Nomad, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// The node's configuration, instead of /etc/cos/node.yaml or user-data.
+    /// The node's configuration, instead of all other sources; several are laid over each other.
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub config: Vec<PathBuf>,
     /// The instance metadata service.
     #[arg(long, value_name = "URL", default_value = imds::DEFAULT_URL)]
     pub imds: String,
@@ -55,14 +53,22 @@ impl ApplyArguments {
             return Err(NodeError::Usage(message.to_owned()));
         }
         let files = Files::new(&self.root);
-        let mut imds = Imds::new(&self.imds, imds::BUDGET);
-        let spec = match pipeline::configure(&files, self.config.as_deref(), &mut imds) {
+        let imds = Imds::new(&self.imds, imds::BUDGET);
+        let sources = Sources {
+            files: &files,
+            named: &self.config,
+            imds: Some(&imds),
+            parameters: None,
+        };
+        let (config, gathered) = match pipeline::configure(&sources) {
             Err(NodeError::Configuration(faults)) => {
                 tell_faults(&faults, talk)?;
                 return Err(NodeError::Configuration(faults));
             }
             other => other?,
         };
+        let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
+        let spec = config::resolve(&config, &facts, None)?;
         let programs = RealPrograms;
         // Units of another root cannot be asked for: all of them count as absent.
         let manager = match mode {
@@ -70,12 +76,17 @@ impl ApplyArguments {
             Mode::DryRun if self.root == std::path::Path::new("/") => services::detect(&files, &programs),
             Mode::DryRun => None,
         };
+        let aws = Client::new(Settings {
+            domain: Some(facts.domain.clone()),
+            imds: Some(self.imds.clone()),
+            ..Settings::new(&facts.region, aws::Environment::of_process())
+        });
         let environment = Environment {
             files: &files,
             programs: &programs,
             manager: manager.as_deref(),
             consul: &LocalConsul::new(&self.consul),
-            secrets: &NoParameterStore,
+            secrets: &aws,
             deadline: self.deadline,
         };
         let applied = pipeline::apply_spec(&spec, &environment, mode, |change| {
@@ -115,18 +126,6 @@ impl ApplyArguments {
             if applied.executed { "" } else { ", not carried out" },
         )?;
         Ok(())
-    }
-}
-
-/// Stands where the client of Parameter Store will: secrets come from files only.
-struct NoParameterStore;
-
-impl Secrets for NoParameterStore {
-    fn fetch(
-        &self,
-        _: &BTreeSet<ParameterName>,
-    ) -> Result<BTreeMap<ParameterName, Secret>, Box<dyn Error + Send + Sync>> {
-        Err("this version of cos-agent cannot ask Parameter Store: name secrets by file:".into())
     }
 }
 

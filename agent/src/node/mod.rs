@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod apply;
 pub mod cli;
 pub mod config;
+pub mod disks;
 pub mod health;
 mod http;
 mod pipeline;
@@ -11,7 +12,7 @@ pub mod render;
 pub mod secrets;
 pub mod services;
 pub mod sources;
-mod wait;
+pub(crate) mod wait;
 
 use std::path::Path;
 
@@ -51,6 +52,7 @@ pub fn render_for_validation(
 /// What a usual user says of a node of this role.
 fn sample(role: Role) -> Result<NodeConfig, NodeError> {
     let own = match role {
+        Role::ConsulClient => r#""consul": {"retry_join": JOIN}"#,
         Role::ConsulServer => r#""consul": {"bootstrap_expect": 3, "retry_join": JOIN}"#,
         Role::NomadServer => r#""consul": {"retry_join": JOIN}, "nomad": {"bootstrap_expect": 3}"#,
         Role::NomadClient => r#""consul": {"retry_join": JOIN}, "docker": {"privileged": true}"#,

@@ -1,7 +1,7 @@
 //! Owns one pass over a node: sources, configuration, rendering, comparison, judgement, changes.
 //! Touches only what the rooms it calls touch.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -12,12 +12,15 @@ use super::apply::{
     Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Observed, Ports, diff, judge,
     observe,
 };
-use super::config::{self, Faults, NodeSpec, ResolveError, Roles};
+use super::config::{self, Faults, NodeConfig, NodeSpec, ResolveError, Roles};
+use super::disks::DisksError;
 use super::health::ConsulApi;
 use super::render::{self, DesiredState, Installed, RenderError, VersionError, Versions};
 use super::secrets::{Fetched, Secrets, SecretsError};
 use super::services::ServiceManager;
-use super::sources::{CONFIGURATION, Document, Imds, ImdsError};
+use super::sources::{
+    CONFIGURATION, DROP_INS, Gathered, ImdsError, ParametersError, SourceError, Sources, gather,
+};
 use crate::host::{FileError, Files, ProgramError, Programs};
 
 /// `apply`, `check` or `health` came to a bad end.
@@ -27,10 +30,14 @@ pub enum NodeError {
     #[error(transparent)]
     Configuration(#[from] Faults),
     /// Nobody said what this node is for.
-    #[error("this node has no configuration: neither {} nor the instance's user-data holds one", path.display())]
+    #[error(
+        "this node has no configuration: there is none in its tags, in its user-data{}, at {CONFIGURATION} or in \
+         {DROP_INS}",
+        held(others)
+    )]
     NoConfiguration {
-        /// Where it was looked for.
-        path: PathBuf,
+        /// What user-data holds, in words.
+        others: Vec<String>,
     },
     /// A file that was named does not exist.
     #[error("there is no file {}", .0.display())]
@@ -58,6 +65,12 @@ pub enum NodeError {
     /// The secrets that the configuration names cannot be had.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// Systems Manager could not be asked for what `include` names.
+    #[error(transparent)]
+    Parameters(#[from] ParametersError),
+    /// `include` names parameters where nobody can be asked for them.
+    #[error("include names parameter {0}, and Systems Manager cannot be asked here")]
+    NoParameters(String),
     /// What is installed cannot be told.
     #[error(transparent)]
     Version(#[from] VersionError),
@@ -73,6 +86,9 @@ pub enum NodeError {
     /// A file could not be read.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Disks are not as they should be.
+    #[error(transparent)]
+    Disks(#[from] DisksError),
     /// Nothing starts services here.
     #[error("this machine runs neither systemd nor System V scripts")]
     NoServiceManager,
@@ -97,6 +113,27 @@ pub enum NodeError {
     Output(#[from] std::io::Error),
 }
 
+impl From<SourceError> for NodeError {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::File(error) => Self::File(error),
+            SourceError::NoFile(path) => Self::NoFile(path),
+            SourceError::Imds(error) => Self::Imds(error),
+            SourceError::Parameters(error) => Self::Parameters(error),
+            SourceError::NoParameters { name } => Self::NoParameters(name),
+            SourceError::Faults(faults) => Self::Configuration(faults),
+        }
+    }
+}
+
+/// ` (a #cloud-config)`, or nothing.
+fn held(others: &[String]) -> String {
+    if others.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", others.join(", "))
+}
+
 impl NodeError {
     /// Exit code: 2 where the user's words or arguments are at fault, 6 where a step on the node failed.
     pub fn exit_code(&self) -> u8 {
@@ -111,6 +148,7 @@ impl NodeError {
                 source: ProgramError::Failed { .. },
                 ..
             }) => 2,
+            Self::Disks(error) => error.exit_code(),
             _ => 6,
         }
     }
@@ -121,12 +159,13 @@ impl NodeError {
             Self::Configuration(_) | Self::Check { .. } => {
                 Some("templates/user-data/ of COS has a complete document for each role".to_owned())
             }
-            Self::NoConfiguration { path } => Some(format!(
-                "let user-data write {} (templates/user-data/ of COS), or name a file by --config",
-                path.display()
+            Self::NoConfiguration { .. } => Some(format!(
+                "let user-data write {CONFIGURATION} (templates/user-data/ of COS), or name a file by --config"
             )),
+            Self::NoParameters(name) => Some(format!("give it by --parameter {name}=FILE")),
             Self::Imds(error) => error.hint(),
             Self::Secrets(error) => error.hint(),
+            Self::Disks(error) => error.hint(),
             Self::Version(_)
             | Self::Observe(
                 ObserveError::NoService { .. } | ObserveError::NoGroup { .. } | ObserveError::NoUser { .. },
@@ -143,34 +182,15 @@ impl NodeError {
     }
 }
 
-/// Reads the node's configuration and the facts of the instance, and settles what is left open.
-///
-/// Without `named`, the file that cloud-init writes comes first, then user-data that is a bare document.
-pub fn configure(files: &Files, named: Option<&Path>, imds: &mut Imds) -> Result<NodeSpec, NodeError> {
-    // A file is at hand and may be wrong; the metadata service may be slow.
-    let document = match named {
-        Some(path) => {
-            let absent = || NodeError::NoFile(path.to_owned());
-            // A name on the command line is the caller's, not below the root.
-            Some(Document::from_file(&Files::new("/"), &absolute(path)?)?.ok_or_else(absent)?)
-        }
-        None => Document::from_file(files, Path::new(CONFIGURATION))?,
-    };
-    let document = match document {
-        Some(document) => document,
-        None => imds
-            .user_data()?
-            .and_then(Document::from_user_data)
-            .ok_or_else(|| NodeError::NoConfiguration {
-                path: PathBuf::from(CONFIGURATION),
-            })?,
-    };
-    let config = config::read(&[document])?;
-    Ok(config::resolve(&config, &imds.facts()?, None)?)
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, NodeError> {
-    Ok(std::path::absolute(path)?)
+/// Reads the node's configuration from its sources, and what the instance is.
+pub fn configure(sources: &Sources) -> Result<(NodeConfig, Gathered), NodeError> {
+    let gathered = gather(sources)?;
+    if gathered.documents.is_empty() {
+        return Err(NodeError::NoConfiguration {
+            others: gathered.others,
+        });
+    }
+    Ok((config::read(&gathered.documents)?, gathered))
 }
 
 /// What `apply` needs of the machine.

@@ -464,6 +464,7 @@ fn document() -> impl Strategy<Value = Json> {
                 "ecr": {"registries": [{"region": "us-east-1"}]},
             });
             match role {
+                Role::ConsulClient => {}
                 Role::ConsulServer => document["consul"]["bootstrap_expect"] = json!(expect),
                 Role::NomadServer => {
                     document["nomad"] = json!({"bootstrap_expect": expect, "region": region});

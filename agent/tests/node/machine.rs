@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 
 use cos_agent::host::{Files, Invocation, Output, ProgramError, Programs};
 use cos_agent::node::accounts::Accounts;
@@ -14,7 +13,7 @@ use cos_agent::node::render::{
     CONSUL_TOKENS, Init, Installed, NOMAD_CA, NOMAD_CERTIFICATE, NOMAD_CONFIGURATION, NOMAD_DROP_IN,
     NOMAD_GOSSIP, NOMAD_KEY, NOMAD_TOKENS, Version, Versions,
 };
-use cos_agent::node::secrets::{Secret, Secrets};
+use cos_agent::node::secrets::{FetchError, Secret, Secrets};
 use cos_agent::node::services::{Activity, Condition, ServiceManager};
 
 /// What a unit read, by path; nothing of a file that was not there.
@@ -289,17 +288,21 @@ pub(crate) struct Store {
 }
 
 impl Secrets for Store {
-    fn fetch(
-        &self,
-        names: &BTreeSet<ParameterName>,
-    ) -> Result<BTreeMap<ParameterName, Secret>, Box<dyn Error + Send + Sync>> {
-        assert!(names.len() <= 10, "Parameter Store takes ten names at once");
+    fn fetch(&self, names: &BTreeSet<ParameterName>) -> Result<BTreeMap<ParameterName, Secret>, FetchError> {
         self.calls.set(self.calls.get() + 1);
-        let found = |name: &ParameterName| {
-            let value = self.parameters.get(name.as_str())?;
-            Some((name.clone(), Secret::new(value.clone())))
-        };
-        Ok(names.iter().filter_map(found).collect())
+        let value = |name: &ParameterName| self.parameters.get(name.as_str()).cloned();
+        let missing: BTreeSet<ParameterName> = names
+            .iter()
+            .filter(|name| value(name).is_none())
+            .cloned()
+            .collect();
+        if !missing.is_empty() {
+            return Err(FetchError::Missing(missing));
+        }
+        let found = names
+            .iter()
+            .filter_map(|name| Some((name.clone(), Secret::new(value(name)?))));
+        Ok(found.collect())
     }
 }
 

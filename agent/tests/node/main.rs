@@ -11,6 +11,7 @@ mod imds;
 mod products;
 mod secrets;
 mod settings;
+mod sources;
 mod templates;
 
 mod machine;

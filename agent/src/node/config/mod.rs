@@ -24,11 +24,12 @@ pub use node_spec::{
     AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, KeyPair, NodeSpec, NomadClientSpec,
     NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec,
 };
-pub use read::{Explained, explain, read};
+pub use read::{Explained, Included, explain, included, read};
 pub use record::Number;
 pub use resolve::{ResolveError, asks_for_group, resolve};
 pub use roles::{Role, Roles};
-pub use schema::{json_schema, reference};
+pub use schema::{Slot, json_schema, reference, slot};
+pub(crate) use tree::yaml;
 pub use values::*;
 
 /// Version of the document that this code reads.

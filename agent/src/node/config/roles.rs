@@ -14,6 +14,8 @@ use super::tree::{Node, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
+    /// A Consul agent and nothing else of COS; what it is for is somebody else's business.
+    ConsulClient,
     /// A Consul server.
     ConsulServer,
     /// A Nomad server with a Consul agent beside it.
@@ -24,11 +26,17 @@ pub enum Role {
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 3] = [Self::ConsulServer, Self::NomadServer, Self::NomadClient];
+    pub const ALL: [Self; 4] = [
+        Self::ConsulClient,
+        Self::ConsulServer,
+        Self::NomadServer,
+        Self::NomadClient,
+    ];
 
     /// The role's name in documents and messages.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::ConsulClient => "consul-client",
             Self::ConsulServer => "consul-server",
             Self::NomadServer => "nomad-server",
             Self::NomadClient => "nomad-client",
@@ -37,10 +45,11 @@ impl Role {
 
     /// Whether Nomad runs on such a node.
     pub const fn has_nomad(self) -> bool {
-        !matches!(self, Self::ConsulServer)
+        matches!(self, Self::NomadServer | Self::NomadClient)
     }
 
-    const NAMES: [&str; 3] = [
+    const NAMES: [&str; 4] = [
+        Self::ConsulClient.name(),
         Self::ConsulServer.name(),
         Self::NomadServer.name(),
         Self::NomadClient.name(),
@@ -136,6 +145,11 @@ impl Read for Roles {
             reader.expected(node, path, "a role or a list of roles");
         }
         let roles = Vec::<Role>::read(node, path, reader)?;
+        if roles.contains(&Role::ConsulClient) && roles.iter().any(|role| *role != Role::ConsulClient) {
+            let message = "has consul-client beside another role, and every role has a Consul agent";
+            reader.fault(path, &node.said, message);
+            return None;
+        }
         (!roles.is_empty()).then(|| Self(roles.into_iter().collect()))
     }
 

@@ -10,6 +10,7 @@ use super::tree::{Node, Value};
 
 /// Finds contradictions; every single value was found good before.
 pub(super) fn check(root: &Node, config: &NodeConfig, reader: &mut Reader) {
+    included(root, reader);
     disks(root, config, reader);
     mounts(root, reader);
     tls(root, config, reader);
@@ -26,7 +27,6 @@ pub(super) fn check(root: &Node, config: &NodeConfig, reader: &mut Reader) {
 
 /// Keys that are defined and do nothing yet. A setting must never be silently without effect.
 const UNFINISHED: &[&str] = &[
-    "include",
     "disks",
     "instance_store",
     "efs",
@@ -44,6 +44,15 @@ fn list<'t>(root: &'t Node, path: &str) -> Vec<(String, &'t Node)> {
             list.iter().enumerate().map(entry).collect()
         }
         _ => Vec::new(),
+    }
+}
+
+/// Systems Manager answers ten names at once, and a fleet that boots has no second request for each node.
+fn included(root: &Node, reader: &mut Reader) {
+    const MOST: usize = 10;
+    if let Some((path, node)) = list(root, "include").get(MOST) {
+        let message = format!("is one too many: at most {MOST} parameters are included");
+        reader.fault(path, &node.said, message);
     }
 }
 

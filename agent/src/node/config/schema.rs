@@ -17,6 +17,56 @@ pub fn json_schema() -> Json {
     schema
 }
 
+/// A place in a NodeConfig, found by its key path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// The keys that lead there. The last may hold dots where keys are free, as those of metadata are.
+    pub keys: Vec<String>,
+    /// Whether nothing but a text can stand there.
+    pub text: bool,
+    /// Whether nothing but more keys can stand there.
+    pub section: bool,
+}
+
+/// The place that a path of keys with dots between them leads to; none if there is no such key.
+pub fn slot(path: &str) -> Option<Slot> {
+    let mut schema = NodeConfig::schema();
+    let mut keys: Vec<String> = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        let (key, behind) = rest.split_once('.').unwrap_or((rest, ""));
+        let choices = schema["anyOf"].as_array().cloned().unwrap_or_default();
+        let named = [&schema]
+            .into_iter()
+            .chain(&choices)
+            .find_map(|choice| choice["properties"].get(key).cloned());
+        if let Some(named) = named {
+            keys.push(key.to_owned());
+            schema = named;
+            rest = behind;
+            continue;
+        }
+        let free = &schema["additionalProperties"];
+        if !free.is_object() {
+            return None;
+        }
+        // Keys that lead further have no dots; of others the rest is one.
+        let (key, behind) = if free["properties"].is_object() {
+            (key, behind)
+        } else {
+            (rest, "")
+        };
+        keys.push(key.to_owned());
+        schema = free.clone();
+        rest = behind;
+    }
+    Some(Slot {
+        keys,
+        text: schema["type"] == "string",
+        section: schema["type"] == "object",
+    })
+}
+
 /// Every key with what it is, as Markdown.
 pub fn reference() -> String {
     let mut text = String::from("| key | holds | |\n|---|---|---|\n");

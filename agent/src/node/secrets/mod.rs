@@ -2,7 +2,7 @@
 //! at without being shown, and struck out of what others say. Touches Parameter Store through [`Secrets`], and files.
 
 mod need;
-mod secret;
+mod parameter_store;
 mod shape;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,23 +11,28 @@ use std::error::Error;
 use thiserror::Error;
 
 use super::config::{NodeSpec, ParameterName, SecretSource};
+pub use crate::aws::Secret;
 use crate::host::{FileError, Files};
 
 pub use need::{Need, needs};
-pub use secret::Secret;
 pub use shape::Shape;
-
-/// How many names one call of `ssm:GetParameters` takes.
-pub const MOST_NAMES: usize = 10;
 
 /// Parameter Store, as far as a node needs it.
 pub trait Secrets {
-    /// Values of at most [`MOST_NAMES`] parameters, decrypted, in one call. A parameter that does not exist is not in
-    /// the answer; an error is one of the call itself.
-    fn fetch(
-        &self,
-        names: &BTreeSet<ParameterName>,
-    ) -> Result<BTreeMap<ParameterName, Secret>, Box<dyn Error + Send + Sync>>;
+    /// Values of parameters, decrypted, by name. `GetParameters` takes ten names at once, and splitting a longer list
+    /// is the implementation's business.
+    fn fetch(&self, names: &BTreeSet<ParameterName>) -> Result<BTreeMap<ParameterName, Secret>, FetchError>;
+}
+
+/// Parameters could not be had.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// These do not exist.
+    #[error("some parameters do not exist")]
+    Missing(BTreeSet<ParameterName>),
+    /// The call itself failed.
+    #[error(transparent)]
+    Failed(#[from] Box<dyn Error + Send + Sync>),
 }
 
 /// A secret cannot be had, or is not what it should be. None of these shows any of it.
@@ -92,8 +97,8 @@ impl SecretsError {
 pub struct Fetched(BTreeMap<SecretSource, Secret>);
 
 impl Fetched {
-    /// Fetches what `spec` needs: as few calls as there can be, and none where no parameter is needed. What is missing
-    /// or malformed is told all at once.
+    /// Fetches what `spec` needs: all at once, and without a question where no parameter is needed. What is missing or
+    /// malformed is told all at once, too.
     pub fn fetch(spec: &NodeSpec, secrets: &dyn Secrets, files: &Files) -> Result<Self, SecretsError> {
         let needs = needs(spec);
         let raw = fetch_all(&needs, secrets, files)?;
@@ -170,22 +175,26 @@ fn fetch_all<'a>(
             }
         }
     }
-    let names: Vec<&ParameterName> = wanted.keys().copied().collect();
-    let mut found: BTreeMap<ParameterName, Secret> = BTreeMap::new();
-    for names in names.chunks(MOST_NAMES) {
-        let asked: BTreeSet<ParameterName> = names.iter().copied().cloned().collect();
-        found.extend(secrets.fetch(&asked).map_err(|source| SecretsError::Fetch {
-            names: asked.iter().map(|name| (name.clone(), wanted[name])).collect(),
-            source,
-        })?);
-    }
-    let missing: Vec<(ParameterName, &str)> = wanted
-        .iter()
-        .filter(|(name, _)| !found.contains_key(**name))
-        .map(|(name, key)| ((*name).clone(), *key))
-        .collect();
-    if !missing.is_empty() {
-        return Err(SecretsError::Missing(missing));
+    let asked: BTreeSet<ParameterName> = wanted.keys().copied().cloned().collect();
+    let with_keys = |matches: &dyn Fn(&ParameterName) -> bool| {
+        let named = wanted.iter().filter(|(name, _)| matches(name));
+        named.map(|(name, key)| ((*name).clone(), *key)).collect()
+    };
+    let found = if asked.is_empty() {
+        BTreeMap::new()
+    } else {
+        secrets.fetch(&asked).map_err(|error| match error {
+            FetchError::Missing(missing) => SecretsError::Missing(with_keys(&|name| missing.contains(name))),
+            FetchError::Failed(source) => SecretsError::Fetch {
+                names: with_keys(&|_| true),
+                source,
+            },
+        })?
+    };
+    if asked.iter().any(|name| !found.contains_key(name)) {
+        return Err(SecretsError::Missing(with_keys(&|name| {
+            !found.contains_key(name)
+        })));
     }
     for Need { source, .. } in needs {
         if let SecretSource::Parameter(name) = source

@@ -3,11 +3,13 @@
 
 use std::fmt;
 
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 /// A text that never appears in logs, errors or reports. It has no `Display` and no `Serialize` on purpose: who
 /// hands it on calls [`Secret::expose`], and that word can be searched for.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
@@ -19,6 +21,12 @@ impl Secret {
     /// The text itself.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self::new(text)
     }
 }
 
@@ -36,6 +44,8 @@ mod tests {
     fn debug_says_nothing_of_the_text() {
         let secret = Secret::new("gossip".to_owned());
         assert_eq!(format!("{secret:?} {secret:#?}"), "Secret(…) Secret(…)");
-        assert_eq!(secret.expose(), "gossip");
+        let read: Secret = serde_json::from_str("\"gossip\"").unwrap();
+        assert_eq!(read, secret);
+        assert_eq!(read.expose(), "gossip");
     }
 }
