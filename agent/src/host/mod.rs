@@ -3,8 +3,10 @@
 
 mod file;
 mod lock;
+mod owned;
 mod program;
 
 pub use file::{FileError, Files};
 pub use lock::FileLock;
+pub use owned::Plain;
 pub use program::{Invocation, Output, ProgramError, Programs, RealPrograms};

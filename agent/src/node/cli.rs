@@ -10,12 +10,14 @@ use clap::Args;
 
 use super::apply::ExecuteError;
 use super::config;
+use super::error::NodeError;
 use super::health::{self, LocalApis, LocalConsul, Probes, System};
-use super::pipeline::{self, Applied, Environment, Mode, NodeError};
+use super::pipeline::{self, Applied, Environment, Mode};
 use super::render::{RECORD, Record};
 use super::report::{BootReport, Timeline};
 use super::sources::{Document, Imds, InstanceFacts, Sources, imds};
 use super::{services, warm};
+use crate::aws::{self, Client, Settings};
 use crate::host::{Files, RealPrograms};
 
 /// Make this instance the node that its configuration describes.
@@ -123,11 +125,17 @@ impl ApplyArguments {
             return Err(NodeError::NoServiceManager);
         }
         spec.settle_dns(&resolver?)?;
+        let aws = Client::new(Settings {
+            domain: Some(facts.domain.clone()),
+            imds: Some(self.imds.clone()),
+            ..Settings::new(&facts.region, aws::Environment::of_process())
+        });
         let environment = Environment {
             files,
             programs: &programs,
             manager: manager.as_deref(),
             consul: &LocalConsul::new(&self.consul),
+            secrets: &aws,
             deadline: self.deadline,
             timeline,
         };

@@ -1,15 +1,19 @@
 //! Owns what the agent does on a node: apply, check, health, drain, watch. Touches `host`, the metadata service and local HTTP.
 
+pub mod accounts;
 pub mod apply;
 pub mod cli;
 pub mod config;
 pub mod disks;
 pub mod drain;
+mod error;
 pub mod health;
 mod http;
+mod notes;
 mod pipeline;
 pub mod render;
 pub mod report;
+pub mod secrets;
 pub mod services;
 pub mod sources;
 pub(crate) mod wait;
@@ -18,11 +22,14 @@ pub mod watch;
 
 use std::path::Path;
 
+use accounts::Accounts;
 use config::{NodeConfig, Role};
-use render::Versions;
+use render::{Installed, Versions};
+use secrets::Fetched;
 use sources::InstanceFacts;
 
-pub use pipeline::{Applied, Environment, Mode, NodeError, apply_spec, configure, look_at_resolver};
+pub use error::NodeError;
+pub use pipeline::{Applied, Environment, Mode, Planned, apply_spec, configure, look_at_resolver, plan_spec};
 
 use crate::host::{Files, Invocation};
 
@@ -39,9 +46,13 @@ pub fn render_for_validation(
     directory: &Path,
 ) -> Result<Vec<Invocation>, NodeError> {
     let spec = config::resolve(&sample(role)?, facts, None)?;
-    let desired = render::render(&spec, versions)?;
+    let installed = Installed {
+        versions: *versions,
+        accounts: Accounts::read(files)?,
+    };
+    let desired = render::render(&spec, &installed, &Fetched::default())?;
     apply::write_tree(&desired, directory)?;
-    let validators = apply::validators(&desired, files, directory);
+    let validators = apply::validators(&desired, versions, files, directory);
     Ok(validators.into_iter().map(|(_, invocation)| invocation).collect())
 }
 

@@ -1,200 +1,26 @@
 //! Owns one pass over a node: sources, configuration, rendering, comparison, judgement, changes.
 //! Touches only what the rooms it calls touch.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use thiserror::Error;
 
+use super::accounts::Accounts;
 use super::apply::{
-    Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, ObserveError, Ports,
-    Verdicts, diff, judge, observe,
+    Change, ChangeSet, Executor, JudgeError, Judgement, Listeners, Observed, Ports, Verdicts, diff, judge,
+    observe,
 };
-use super::config::{self, DnsMode, Faults, NodeConfig, NodeSpec, ResolveError, Roles};
-use super::disks::DisksError;
+use super::config::{self, NodeConfig, NodeSpec, Roles};
+use super::error::NodeError;
 use super::health::ConsulApi;
-use super::render::dns::{self, DnsRefusal, Resolver};
-use super::render::{self, DesiredState, RenderError, Unit, VersionError};
+use super::notes::notes;
+use super::render::{self, DesiredState, Installed, Recognised, Unit, Versions, dns};
 use super::report::Timeline;
+use super::secrets::{Fetched, Secrets};
 use super::services::ServiceManager;
 use super::sources::resolver::{self, ResolverFacts};
-use super::sources::{
-    CONFIGURATION, DROP_INS, Gathered, Imds, ImdsError, ParametersError, SourceError, Sources, gather,
-};
-use crate::ecr;
+use super::sources::{Gathered, Imds, Sources, gather};
 use crate::host::{FileError, Files, ProgramError, Programs};
-
-/// `apply`, `check` or `health` came to a bad end.
-#[derive(Debug, Error)]
-pub enum NodeError {
-    /// The document has faults; each was told before.
-    #[error(transparent)]
-    Configuration(#[from] Faults),
-    /// Nobody said what this node is for.
-    #[error(
-        "this node has no configuration: there is none in its tags, in its user-data{}, at {CONFIGURATION} or in \
-         {DROP_INS}",
-        held(others)
-    )]
-    NoConfiguration {
-        /// What user-data holds, in words.
-        others: Vec<String>,
-    },
-    /// A file that was named does not exist.
-    #[error("there is no file {}", .0.display())]
-    NoFile(PathBuf),
-    /// Some of the documents given to `check` have faults; each was told before.
-    #[error("{faulty} of {all} documents have faults")]
-    Check {
-        /// How many have faults.
-        faulty: usize,
-        /// How many were given.
-        all: usize,
-    },
-    /// Arguments that do not go together.
-    #[error("{0}")]
-    Usage(String),
-    /// The configuration leaves to AWS what AWS does not tell.
-    #[error(transparent)]
-    Resolve(#[from] ResolveError),
-    /// The configuration asks for what the installed version cannot do.
-    #[error(transparent)]
-    Render(#[from] RenderError),
-    /// The configuration asks for a resolver that the machine does not have.
-    #[error(transparent)]
-    Dns(#[from] DnsRefusal),
-    /// The metadata service could not be asked.
-    #[error(transparent)]
-    Imds(#[from] ImdsError),
-    /// Systems Manager could not be asked for what `include` names.
-    #[error(transparent)]
-    Parameters(#[from] ParametersError),
-    /// `include` names parameters where nobody can be asked for them.
-    #[error("include names parameter {0}, and Systems Manager cannot be asked here")]
-    NoParameters(String),
-    /// What is installed cannot be told.
-    #[error(transparent)]
-    Version(#[from] VersionError),
-    /// The node could not be looked at.
-    #[error(transparent)]
-    Observe(#[from] ObserveError),
-    /// The products refuse the configuration.
-    #[error(transparent)]
-    Judge(#[from] JudgeError),
-    /// A change failed.
-    #[error(transparent)]
-    Execute(#[from] ExecuteError),
-    /// A file could not be read.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// Disks are not as they should be.
-    #[error(transparent)]
-    Disks(#[from] DisksError),
-    /// Nothing starts services here.
-    #[error("this machine runs neither systemd nor System V scripts")]
-    NoServiceManager,
-    /// The record of the last `apply` is not readable.
-    #[error("{} is not readable", render::RECORD)]
-    Record(#[source] serde_json::Error),
-    /// The report of the last `apply` is not readable.
-    #[error("{} is not readable", path.display())]
-    Report {
-        /// Where it is.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// `apply` never came to its end here.
-    #[error("this node was never configured: there is no {}", render::RECORD)]
-    NeverApplied,
-    /// Checks of the node failed; each was told before.
-    #[error("{failed} of {all} checks failed within {:.0} s", deadline.as_secs_f64())]
-    Unhealthy {
-        /// How many failed.
-        failed: usize,
-        /// How many there are for this role.
-        all: usize,
-        /// The deadline.
-        deadline: Duration,
-    },
-    /// The result could not be written.
-    #[error("could not write the output")]
-    Output(#[from] std::io::Error),
-}
-
-impl From<SourceError> for NodeError {
-    fn from(error: SourceError) -> Self {
-        match error {
-            SourceError::File(error) => Self::File(error),
-            SourceError::NoFile(path) => Self::NoFile(path),
-            SourceError::Imds(error) => Self::Imds(error),
-            SourceError::Parameters(error) => Self::Parameters(error),
-            SourceError::NoParameters { name } => Self::NoParameters(name),
-            SourceError::Faults(faults) => Self::Configuration(faults),
-        }
-    }
-}
-
-/// ` (a #cloud-config)`, or nothing.
-fn held(others: &[String]) -> String {
-    if others.is_empty() {
-        return String::new();
-    }
-    format!(" ({})", others.join(", "))
-}
-
-impl NodeError {
-    /// Exit code: 2 where the user's words or arguments are at fault, 6 where a step on the node failed.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Configuration(_)
-            | Self::NoConfiguration { .. }
-            | Self::NoFile(_)
-            | Self::Check { .. }
-            | Self::Usage(_)
-            | Self::Render(_)
-            | Self::Dns(_)
-            | Self::Judge(JudgeError::Refused {
-                source: ProgramError::Failed { .. },
-                ..
-            })
-            | Self::Execute(ExecuteError::Refused(_)) => 2,
-            Self::Disks(error) => error.exit_code(),
-            _ => 6,
-        }
-    }
-
-    /// What the reader may do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Configuration(_) | Self::Check { .. } => {
-                Some("templates/user-data/ of COS has a complete document for each role".to_owned())
-            }
-            Self::NoConfiguration { .. } => Some(format!(
-                "let user-data write {CONFIGURATION} (templates/user-data/ of COS), or name a file by --config"
-            )),
-            Self::NoParameters(name) => Some(format!("give it by --parameter {name}=FILE")),
-            Self::Imds(error) => error.hint(),
-            Self::Disks(error) => error.hint(),
-            Self::Version(_)
-            | Self::Observe(
-                ObserveError::NoService { .. } | ObserveError::NoGroup { .. } | ObserveError::NoUser { .. },
-            ) => Some("cos-agent configures instances of images that cos-bake made".to_owned()),
-            Self::Execute(ExecuteError::Unit { unit, .. }) => {
-                Some(format!("journalctl --unit {} --lines 50", unit.name()))
-            }
-            Self::Dns(_) => Some("dns.consul: automatic takes what the machine has".to_owned()),
-            Self::NeverApplied => Some("run cos-agent apply first".to_owned()),
-            Self::Report { .. } => Some("the next cos-agent apply writes it anew".to_owned()),
-            Self::Unhealthy { .. } => {
-                Some("journalctl --unit consul --unit nomad --unit docker --lines 50".to_owned())
-            }
-            _ => None,
-        }
-    }
-}
 
 /// What the machine has to resolve names with, which nothing of the configuration changes.
 pub fn look_at_resolver(
@@ -237,6 +63,8 @@ pub struct Environment<'a> {
     pub manager: Option<&'a dyn ServiceManager>,
     /// Consul's API on this machine.
     pub consul: &'a dyn ConsulApi,
+    /// Where the node's secrets are kept.
+    pub secrets: &'a dyn Secrets,
     /// How long all waits together may take.
     pub deadline: Duration,
     /// Records what takes how long.
@@ -271,30 +99,48 @@ pub struct Applied {
     pub milliseconds: u128,
 }
 
-/// Makes the node what `spec` says. `tell` hears of each change before it is carried out.
-pub fn apply_spec(
-    spec: &NodeSpec,
-    environment: &Environment,
-    mode: Mode,
-    mut tell: impl FnMut(&Change),
-) -> Result<Applied, NodeError> {
-    let start = Instant::now();
+/// What a node should be, what it is, and what must be done.
+#[derive(Debug)]
+pub struct Planned {
+    /// What it should be.
+    pub desired: DesiredState,
+    /// What it is.
+    pub observed: Observed,
+    /// What must be done, in order.
+    pub changes: ChangeSet,
+    /// What the reader should know though it is no fault.
+    pub notes: Vec<String>,
+    versions: Versions,
+    secrets: Fetched,
+    verdicts: Verdicts,
+    recognised: Recognised,
+}
+
+/// Finds out what must be done to make the node what `spec` says, and has judged what must be judged before. A dry run
+/// has everything judged.
+pub fn plan_spec(spec: &NodeSpec, environment: &Environment, mode: Mode) -> Result<Planned, NodeError> {
     let Environment {
         files,
         programs,
         manager,
-        consul,
-        deadline,
+        secrets,
         timeline,
+        ..
     } = *environment;
     if let Some(plan) = &spec.dns.plan {
         timeline.decide("names below .consul", plan.resolver, &plan.reason);
     }
-    let installed = timeline.measure("versions", || render::recognise(files, programs, timeline))?;
-    let desired = timeline.measure("render", || render::render(spec, &installed.versions))?;
+    let recognised = timeline.measure("versions", || render::recognise(files, programs, timeline))?;
+    let versions = recognised.versions;
+    let accounts = Accounts::read(files)?;
+    let installed = Installed { versions, accounts };
+    // A dry run needs them too: only with them can it tell what would change, and have it judged.
+    let secrets = timeline.measure("secrets", || Fetched::fetch(spec, secrets, files))?;
+    let desired = timeline.measure("render", || render::render(spec, &installed, &secrets))?;
     let observed = timeline.measure("observe", || observe(&desired, files, manager))?;
     let changes = diff(&desired, &observed);
     let verdicts = Verdicts::find(&desired, &observed, files, mode == Mode::DryRun)?;
+    let mut notes = notes(spec, &desired, &observed, &changes, files)?;
     if !changes.0.is_empty() {
         for (product, judgement) in verdicts.judgements() {
             timeline.decide(
@@ -305,84 +151,108 @@ pub fn apply_spec(
         }
         let before = verdicts.products(Judgement::Before);
         if !before.is_empty() {
-            timeline.measure("judge", || judge(&desired, files, programs, &before))?;
+            let judged = timeline.measure("judge", || {
+                judge(&desired, &versions, &secrets, files, programs, &before)
+            });
+            notes.extend(judged?);
         }
     }
-    if mode == Mode::Execute && !changes.0.is_empty() {
-        let ports = Ports {
-            files,
-            manager: manager.ok_or(NodeError::NoServiceManager)?,
-            consul,
-        };
-        let refusal = |unit| refusal(unit, &verdicts, &desired, files, programs);
-        let mut listeners = Listeners {
-            tell: &mut tell,
-            refusal: &refusal,
-            timeline,
-        };
-        Executor::new(ports, deadline).carry_out(&changes, &mut listeners)?;
-        // Only notes: without them the next run asks and has judged once more.
-        for kept in [verdicts.keep(files), installed.keep(files)] {
-            if let Err(error) = kept {
-                timeline.decide("note for the next run", "not kept", error);
-            }
-        }
-    }
-    Ok(Applied {
-        roles: spec.roles.clone(),
-        name: spec.name.clone(),
-        datacenter: spec.datacenter.clone(),
-        executed: mode == Mode::Execute,
+    Ok(Planned {
+        desired,
+        observed,
         changes,
-        notes: notes(spec, &desired, files)?,
-        milliseconds: start.elapsed().as_millis(),
+        notes,
+        versions,
+        secrets,
+        verdicts,
+        recognised,
     })
+}
+
+/// Makes the node what `spec` says. `tell` hears of each change before it is carried out.
+pub fn apply_spec(
+    spec: &NodeSpec,
+    environment: &Environment,
+    mode: Mode,
+    mut tell: impl FnMut(&Change),
+) -> Result<Applied, NodeError> {
+    let start = Instant::now();
+    let planned = plan_spec(spec, environment, mode)?;
+    if mode == Mode::Execute {
+        carry_out(&planned, environment, &mut tell)?;
+    }
+    Ok(Applied::new(spec, planned, mode, start))
+}
+
+/// Carries out what was planned.
+pub(super) fn carry_out(
+    planned: &Planned,
+    environment: &Environment,
+    tell: &mut dyn FnMut(&Change),
+) -> Result<(), NodeError> {
+    let Environment {
+        files,
+        manager,
+        consul,
+        deadline,
+        timeline,
+        ..
+    } = *environment;
+    if planned.changes.0.is_empty() {
+        return Ok(());
+    }
+    let ports = Ports {
+        files,
+        manager: manager.ok_or(NodeError::NoServiceManager)?,
+        consul,
+    };
+    let refusal = |unit| refusal(unit, planned, environment);
+    let mut listeners = Listeners {
+        tell,
+        refusal: &refusal,
+        timeline,
+    };
+    Executor::new(ports, deadline).carry_out(&planned.changes, &mut listeners)?;
+    // Only notes: without them the next run asks and has judged once more.
+    for kept in [planned.verdicts.keep(files), planned.recognised.keep(files)] {
+        if let Err(error) = kept {
+            timeline.decide("note for the next run", "not kept", error);
+        }
+    }
+    Ok(())
+}
+
+impl Applied {
+    /// What came of a plan.
+    pub(super) fn new(spec: &NodeSpec, planned: Planned, mode: Mode, start: Instant) -> Self {
+        Self {
+            roles: spec.roles.clone(),
+            name: spec.name.clone(),
+            datacenter: spec.datacenter.clone(),
+            executed: mode == Mode::Execute,
+            changes: planned.changes,
+            notes: planned.notes,
+            milliseconds: start.elapsed().as_millis(),
+        }
+    }
 }
 
 /// Why a product that judges by its start did not come up, if the reason is its configuration: its validator says it in
 /// words. What its validator takes, and a validator that does not answer, is no refusal.
-fn refusal(
-    unit: Unit,
-    verdicts: &Verdicts,
-    desired: &DesiredState,
-    files: &Files,
-    programs: &(dyn Programs + Sync),
-) -> Option<JudgeError> {
-    let product = verdicts.judged_by_start(unit)?;
-    match judge(desired, files, programs, &[product]) {
+fn refusal(unit: Unit, planned: &Planned, environment: &Environment) -> Option<JudgeError> {
+    let product = planned.verdicts.judged_by_start(unit)?;
+    let Environment { files, programs, .. } = *environment;
+    let Planned {
+        desired,
+        versions,
+        secrets,
+        ..
+    } = planned;
+    match judge(desired, versions, secrets, files, programs, &[product]) {
         Err(JudgeError::Refused {
             product,
             source: source @ ProgramError::Failed { .. },
         }) => Some(JudgeError::RefusedAtStart { product, source }),
         _ => None,
     }
-}
-
-/// What works less well than it could, and is no fault.
-fn notes(spec: &NodeSpec, desired: &DesiredState, files: &Files) -> Result<Vec<String>, FileError> {
-    let mut notes = Vec::new();
-    // An image of COS has the helper that the Docker configuration names, as a link to the agent. One that was made
-    // otherwise, or before there was such a link, may be without it; every other registry works then.
-    let wanted = desired
-        .files
-        .get(render::DOCKER_CLIENT_CONFIGURATION)
-        .is_some_and(Option::is_some);
-    let mut there = false;
-    for folder in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"] {
-        there |= files.mode(format!("{folder}/{}", ecr::NAME))?.is_some();
-    }
-    if wanted && !there {
-        notes.push(format!(
-            "{} is not installed: images cannot be pulled from ECR",
-            ecr::NAME
-        ));
-    }
-    let plan = spec.dns.plan.as_ref();
-    if let Some(plan) = plan.filter(|plan| plan.resolver == Resolver::Off && spec.dns.mode != DnsMode::Off) {
-        notes.push(format!(
-            "names below .consul do not resolve here: {}",
-            plan.reason
-        ));
-    }
-    Ok(notes)
 }

@@ -9,6 +9,8 @@ mod converge;
 mod health;
 mod imds;
 mod products;
+mod secrets;
+mod settings;
 mod sources;
 mod templates;
 mod watch;

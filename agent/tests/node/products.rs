@@ -137,6 +137,7 @@ fn agent(product: Product, files: &Files, folder: &Path, more: &Json) -> (Invoca
             "advertise": {"http": "127.0.0.1", "rpc": "127.0.0.1", "serf": "127.0.0.1"},
             "consul": {"auto_advertise": false, "server_auto_join": false},
         }),
+        Product::Systemd => unreachable!("it has no configuration"),
     };
     fs::write(config.join("a.json"), own.to_string()).unwrap();
     fs::write(config.join("b.json"), more.to_string()).unwrap();
@@ -148,6 +149,7 @@ fn agent(product: Product, files: &Files, folder: &Path, more: &Json) -> (Invoca
             vec!["config", "validate", &config],
             vec!["agent", "-config", &config],
         ),
+        Product::Systemd => unreachable!("it has no configuration"),
     };
     let invocation =
         |words, seconds| Invocation::new(&binary.to_string_lossy(), words, Duration::from_secs(seconds));

@@ -82,15 +82,33 @@ impl<'a> Executor<'a> {
             Change::Forget { unit } => Ok(files.remove(stamp(*unit))?),
             Change::Stop { unit } => serve(manager.stop(unit.name())),
             Change::Disable { unit } => serve(manager.disable(unit.name())),
+            Change::MakeDirectory {
+                path,
+                mode,
+                uid,
+                gid,
+                contents,
+                ..
+            } => Ok(files.make_directory_for(path, *mode, (*uid, *gid), *contents)?),
             Change::Write { .. } | Change::Remove { .. } | Change::Link { .. } => Ok(file(files, change)?),
             Change::ReloadDefinitions => serve(manager.reload_definitions()),
             Change::Enable { unit } => serve(manager.enable(unit.name())),
             Change::ResetFailures { unit } => serve(manager.reset_failures(unit.name())),
             Change::Start { unit } => serve(manager.start(unit.name())),
             Change::Restart { unit } => serve(manager.restart(unit.name())),
+            Change::Reload { unit } => serve(manager.reload(unit.name())),
             Change::Await { unit } => self.wait(&[*unit], |_, _| Ok(()), |_| Ok(())),
-            Change::Stamp { unit, sha256 } => {
-                Ok(files.write_atomic(stamp(*unit), sha256.as_bytes(), 0o644)?)
+            Change::Stamp {
+                unit,
+                sha256,
+                reloaded_sha256,
+            } => {
+                let digests: Vec<&str> = [sha256]
+                    .into_iter()
+                    .chain(reloaded_sha256)
+                    .map(String::as_str)
+                    .collect();
+                Ok(files.write_atomic(stamp(*unit), digests.join("\n").as_bytes(), 0o644)?)
             }
         }
     }
@@ -181,6 +199,15 @@ pub(super) fn file(files: &Files, change: &Change) -> Result<(), FileError> {
         Change::Write {
             path,
             mode,
+            user,
+            uid,
+            gid,
+            content,
+            ..
+        } if user != "root" => files.write_for(path, &content.0, *mode, (*uid, *gid)),
+        Change::Write {
+            path,
+            mode,
             uid,
             gid,
             content,
@@ -188,7 +215,7 @@ pub(super) fn file(files: &Files, change: &Change) -> Result<(), FileError> {
         } => files.write_atomic_with(path, *mode, |file| {
             // The owner before the name: whoever sees the file under its name can read it if it may.
             fchown(file.as_fd(), Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
-            file.write_all(content)
+            file.write_all(&content.0)
         }),
         Change::Link { path, target } => files.link(path, target),
         Change::Remove { path } => files.remove(path),

@@ -1,4 +1,4 @@
-//! Owns looking at a node: files by digest, mode and owner, units by condition and stamp.
+//! Owns looking at a node: directories and files by digest, mode and owner, units by condition and stamp.
 //! Touches files (reading) and the service manager (asking).
 
 use std::collections::BTreeMap;
@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use super::stamp;
-use crate::host::{FileError, Files, ProgramError};
-use crate::node::render::{self, DesiredFile, DesiredState, Unit};
+use crate::host::{FileError, Files, Plain, ProgramError};
+use crate::node::accounts::Accounts;
+use crate::node::render::{self, DesiredState, Unit};
 use crate::node::services::{Activity, Condition, ServiceManager};
 
 /// A file as it is.
@@ -23,6 +24,17 @@ pub struct ObservedFile {
     pub gid: u32,
 }
 
+/// A directory as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedDirectory {
+    /// Permission bits.
+    pub mode: u32,
+    /// User by number.
+    pub uid: u32,
+    /// Group by number.
+    pub gid: u32,
+}
+
 /// A unit as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedUnit {
@@ -30,21 +42,23 @@ pub struct ObservedUnit {
     pub condition: Condition,
     /// Digest of what it was started with, if that is known.
     pub started_with: Option<String>,
+    /// Digest of what it read again since, if that is known.
+    pub reloaded: Option<String>,
 }
 
 /// What a node is, as far as a desired state asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// Directories that exist, by path.
+    pub directories: BTreeMap<String, ObservedDirectory>,
     /// Files that exist, by path.
     pub files: BTreeMap<String, ObservedFile>,
     /// Targets of symbolic links that exist, by path.
     pub links: BTreeMap<String, String>,
     /// Units, by name. Empty where there is no service manager to ask.
     pub units: BTreeMap<Unit, ObservedUnit>,
-    /// Numbers of the users that exist, by name.
-    pub users: BTreeMap<String, u32>,
-    /// Numbers of the groups that exist, by name.
-    pub groups: BTreeMap<String, u32>,
+    /// Users and groups that exist.
+    pub accounts: Accounts,
 }
 
 /// A node could not be looked at.
@@ -89,16 +103,32 @@ pub fn observe(
     manager: Option<&dyn ServiceManager>,
 ) -> Result<Observed, ObserveError> {
     let mut observed = Observed {
-        users: numbers(files, "/etc/passwd")?,
-        groups: numbers(files, "/etc/group")?,
+        accounts: Accounts::read(files)?,
         ..Observed::default()
     };
+    for (path, directory) in &desired.directories {
+        owned(&directory.user, &directory.group, &observed.accounts)?;
+        if let (Some(mode), Some((uid, gid))) = (files.mode(path)?, files.owner(path)?) {
+            let seen = ObservedDirectory { mode, uid, gid };
+            observed.directories.insert(path.clone(), seen);
+        }
+    }
     for (path, file) in &desired.files {
         if let Some(file) = file {
-            owned(file, &observed)?;
+            owned(&file.user, &file.group, &observed.accounts)?;
         }
-        let (content, mode, owner) = (files.read(path)?, files.mode(path)?, files.owner(path)?);
-        if let (Some(content), Some(mode), Some((uid, gid))) = (content, mode, owner) {
+        let of_user = file.as_ref().is_some_and(|file| file.user != "root");
+        let seen = if of_user {
+            files.read_for(path)?
+        } else {
+            look_at(files, path)?
+        };
+        if let Some(Plain {
+            content,
+            mode,
+            owner: (uid, gid),
+        }) = seen
+        {
             let digest = render::digest(&content);
             let seen = ObservedFile {
                 digest,
@@ -128,41 +158,37 @@ pub fn observe(
         if condition.activity == Activity::Absent && matches!(wanted, render::DesiredUnit::Running(_)) {
             return Err(ObserveError::NoService { unit: unit.name() });
         }
-        let started_with = files.read(stamp(*unit))?;
-        let started_with = started_with.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+        let stamp = files.read(stamp(*unit))?.unwrap_or_default();
+        let stamp = String::from_utf8_lossy(&stamp);
+        let mut digests = stamp.lines().map(|line| line.trim().to_owned());
         observed.units.insert(
             *unit,
             ObservedUnit {
                 condition,
-                started_with,
+                started_with: digests.next().filter(|digest| !digest.is_empty()),
+                reloaded: digests.next(),
             },
         );
     }
     Ok(observed)
 }
 
-fn owned(file: &DesiredFile, observed: &Observed) -> Result<(), ObserveError> {
-    if !observed.users.contains_key(&file.user) {
-        let user = file.user.clone();
+fn look_at(files: &Files, path: &str) -> Result<Option<Plain>, FileError> {
+    let (content, mode, owner) = (files.read(path)?, files.mode(path)?, files.owner(path)?);
+    let (Some(content), Some(mode), Some(owner)) = (content, mode, owner) else {
+        return Ok(None);
+    };
+    Ok(Some(Plain { content, mode, owner }))
+}
+
+fn owned(user: &str, group: &str, accounts: &Accounts) -> Result<(), ObserveError> {
+    if !accounts.users.contains_key(user) {
+        let user = user.to_owned();
         return Err(ObserveError::NoUser { user });
     }
-    if !observed.groups.contains_key(&file.group) {
-        let group = file.group.clone();
+    if !accounts.groups.contains_key(group) {
+        let group = group.to_owned();
         return Err(ObserveError::NoGroup { group });
     }
     Ok(())
-}
-
-/// Names and numbers of passwd(5) or group(5).
-fn numbers(files: &Files, path: &str) -> Result<BTreeMap<String, u32>, FileError> {
-    let content = files.read(path)?.unwrap_or_default();
-    let lines = String::from_utf8_lossy(&content).into_owned();
-    Ok(lines
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            Some((name.to_owned(), fields.nth(1)?.parse().ok()?))
-        })
-        .collect())
 }

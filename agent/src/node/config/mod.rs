@@ -20,7 +20,10 @@ mod values;
 
 pub use fault::{Fault, Faults};
 pub use node_config::*;
-pub use node_spec::{ConsulSpec, NodeSpec, NomadClientSpec, NomadSpec};
+pub use node_spec::{
+    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, KeyPair, NodeSpec, NomadClientSpec,
+    NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec,
+};
 pub use read::{Explained, Included, explain, included, read};
 pub use record::Number;
 pub use resolve::{ResolveError, asks_for_group, resolve};

@@ -233,6 +233,13 @@ pub(super) fn check(root: &Node, roles: &Roles, reader: &mut Reader) {
             reader.fault(path, &owner.said, format!("is missing: role {role} needs it"));
         }
     }
+    let managed = root
+        .at("consul.manage_configuration")
+        .is_none_or(|node| !matches!(node.value, Value::Boolean(false)));
+    if managed && root.at("consul.retry_join").is_none() {
+        let owner = root.get("consul").unwrap_or(root);
+        reader.fault("consul.retry_join", &owner.said, "is missing");
+    }
 }
 
 #[cfg(test)]

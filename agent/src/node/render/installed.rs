@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::version::{Product, Version, VersionError, Versions};
+use super::version::{self, Product, Version, VersionError, Versions};
 use crate::bundle::{BundleManifest, INSTALLED_MANIFEST, MANIFEST_VERSION};
 use crate::host::{FileError, Files, Programs};
 use crate::node::report::Timeline;
@@ -92,6 +92,7 @@ pub(crate) fn recognise(
         let versions = Versions {
             consul: Product::Consul.admit(consul.0)?,
             nomad: Product::Nomad.admit(nomad.0)?,
+            init: version::init(files, programs)?,
         };
         return Ok(Recognised { versions, note });
     }

@@ -59,6 +59,10 @@ impl ServiceManager for SysV<'_> {
         self.service(service, "restart")
     }
 
+    fn reload(&self, service: &str) -> Result<(), ProgramError> {
+        self.service(service, "reload")
+    }
+
     fn stop(&self, service: &str) -> Result<(), ProgramError> {
         self.service(service, "stop")
     }
