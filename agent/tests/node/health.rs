@@ -182,3 +182,14 @@ fn what_comes_late_is_waited_for() {
     let health = prove(&record(Role::ConsulServer), &apis, Duration::from_secs(10));
     assert!(health.healthy, "{health:?}");
 }
+
+#[test]
+fn a_consul_that_asks_for_a_token_answers() {
+    use cos_agent::node::health::{ConsulApi, LocalConsul};
+    for (status, answers) in [(200, true), (403, true), (500, false)] {
+        let server = Server::start(move |_| Response::new(status, "Permission denied"));
+        let told = LocalConsul::new(&server.url).answers();
+        assert_eq!(told.is_ok(), answers, "{told:?}");
+        assert_eq!(server.asked().len(), 1);
+    }
+}

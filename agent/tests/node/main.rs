@@ -4,6 +4,7 @@
     reason = "a test that cannot go on must end, with the place where it could not"
 )]
 
+mod binaries;
 mod cases;
 mod converge;
 mod health;
