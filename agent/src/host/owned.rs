@@ -152,25 +152,22 @@ fn give_contents(directory: impl AsFd, owner @ (user, group): (u32, u32)) -> io:
     let listed = fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
     for entry in listed {
         let entry = name(Some(&entry?.file_name()))?;
-        match openat(directory, entry.as_c_str(), DIRECTORY, Mode::empty()) {
-            Ok(below) => {
-                give_contents(&below, owner)?;
-                give(&File::from(below), owner)?;
-            }
-            // No directory, or gone by now.
-            Err(_) => {
-                let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-                match fchownat(
-                    directory,
-                    entry.as_c_str(),
-                    user,
-                    group,
-                    AtFlags::AT_SYMLINK_NOFOLLOW,
-                ) {
-                    Ok(()) | Err(Errno::ENOENT) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+        if let Ok(below) = openat(directory, entry.as_c_str(), DIRECTORY, Mode::empty()) {
+            give_contents(&below, owner)?;
+            give(&File::from(below), owner)?;
+            continue;
+        }
+        // No directory, or gone by now.
+        let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+        match fchownat(
+            directory,
+            entry.as_c_str(),
+            user,
+            group,
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        ) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

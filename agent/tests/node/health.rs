@@ -287,3 +287,13 @@ fn what_cannot_pass_any_more_is_not_waited_for() {
     assert!(!health.healthy);
     assert!(!reason(&health, "cni").0 && reason(&health, "docker").0);
 }
+#[test]
+fn a_consul_that_asks_for_a_token_answers() {
+    use cos_agent::node::health::{ConsulApi, LocalConsul};
+    for (status, answers) in [(200, true), (403, true), (500, false)] {
+        let server = Server::start(move |_| Response::new(status, "Permission denied"));
+        let told = LocalConsul::new(&server.url).answers();
+        assert_eq!(told.is_ok(), answers, "{told:?}");
+        assert_eq!(server.asked().len(), 1);
+    }
+}

@@ -4,8 +4,10 @@
     reason = "a test that cannot go on must end, with the place where it could not"
 )]
 
+mod binaries;
 mod cases;
 mod converge;
+mod first_start;
 mod health;
 mod imds;
 mod products;

@@ -55,9 +55,10 @@ pub fn resolve(
         zone: facts.zone.clone(),
         datacenter: datacenter.map_or_else(|| facts.zone.clone(), ToString::to_string),
         consul: consul(&config.consul, &config.role, facts, group)?,
-        nomad: match config.role.has_nomad() {
-            true => Some(nomad(config, facts, group)?),
-            false => None,
+        nomad: if config.role.has_nomad() {
+            Some(nomad(config, facts, group)?)
+        } else {
+            None
         },
         registries: registries(config, facts),
         registry_users: config.ecr.users.iter().map(ToString::to_string).collect(),

@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_systemd_reads_is_what_was_meant(value in r#"[ -~äé€]{0,60}"#) {
+        fn what_systemd_reads_is_what_was_meant(value in r"[ -~äé€]{0,60}") {
             prop_assert_eq!(systemd_reads(&quoted(&value)), Some(value));
         }
     }
