@@ -169,7 +169,7 @@ fn a_half_made_file_system_is_left_to_a_person() {
             "mkfs.ext4 -q -U c0c0c0c0-0000-4000-8000-000000000001",
         ),
     ] {
-        for writes in 1..40 {
+        for writes in [1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 30, 40, 60, 100, 1000] {
             let root = Root::new();
             let image = root.image("disk");
             rig::sparse(&image, mebibytes);
