@@ -114,6 +114,9 @@ pub enum NodeError {
         /// The deadline.
         deadline: Duration,
     },
+    /// Watching, draining or leaving came to a bad end.
+    #[error(transparent)]
+    Watch(#[from] super::watch::WatchError),
     /// The result could not be written.
     #[error("could not write the output")]
     Output(#[from] std::io::Error),
@@ -172,6 +175,7 @@ impl NodeError {
             Self::NoParameters(name) => Some(format!("give it by --parameter {name}=FILE")),
             Self::Imds(error) => error.hint(),
             Self::Disks(error) => error.hint(),
+            Self::Watch(error) => error.hint(),
             Self::Version(_)
             | Self::Observe(
                 ObserveError::NoService { .. } | ObserveError::NoGroup { .. } | ObserveError::NoUser { .. },
