@@ -13,6 +13,7 @@ use super::render::dns::DnsRefusal;
 use super::render::{self, RenderError, VersionError};
 use super::secrets::SecretsError;
 use super::sources::{CONFIGURATION, DROP_INS, ImdsError, ParametersError, SourceError};
+use super::watch::WatchError;
 use crate::host::{FileError, ProgramError};
 
 /// `apply`, `check` or `health` came to a bad end.
@@ -84,6 +85,9 @@ pub enum NodeError {
     /// Disks are not as they should be.
     #[error(transparent)]
     Disks(#[from] DisksError),
+    /// Watching, draining or leaving came to a bad end.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// Nothing starts services here.
     #[error("this machine runs neither systemd nor System V scripts")]
     NoServiceManager,
@@ -172,6 +176,7 @@ impl NodeError {
             Self::Imds(error) => error.hint(),
             Self::Secrets(error) => error.hint(),
             Self::Disks(error) => error.hint(),
+            Self::Watch(error) => error.hint(),
             Self::Version(_)
             | Self::Observe(
                 ObserveError::NoService { .. } | ObserveError::NoGroup { .. } | ObserveError::NoUser { .. },

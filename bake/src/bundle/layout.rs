@@ -42,6 +42,10 @@ pub(super) const OWN_FILES: &[OwnFile] = &[
         include_str!("../../../systemd/containerd.service"),
     ),
     text(
+        "/etc/systemd/system/cos-agent-watch.service",
+        include_str!("../../../systemd/cos-agent-watch.service"),
+    ),
+    text(
         "/etc/systemd/system/docker.service",
         include_str!("../../../systemd/docker.service"),
     ),
@@ -56,6 +60,10 @@ pub(super) const OWN_FILES: &[OwnFile] = &[
     script(
         "/opt/cos/sysv/containerd",
         include_str!("../../../systemd/sysv/containerd"),
+    ),
+    script(
+        "/opt/cos/sysv/cos-agent-watch",
+        include_str!("../../../systemd/sysv/cos-agent-watch"),
     ),
     script(
         "/opt/cos/sysv/docker",

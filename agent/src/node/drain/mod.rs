@@ -2,6 +2,8 @@
 //! implementation. Touches the agents of this machine, through their own HTTP and signals.
 
 mod api;
+mod by_hand;
+pub mod cli;
 mod consul;
 mod nomad;
 mod raft;

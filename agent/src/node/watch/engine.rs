@@ -86,6 +86,11 @@ impl<'a> Engine<'a> {
         Ok(engine)
     }
 
+    /// Asks no source: what is remembered stays true.
+    pub fn ask_nobody(&mut self) {
+        self.schedule.silence();
+    }
+
     /// What is known, and how far the node has come.
     pub fn state(&self) -> &State {
         &self.state

@@ -8,10 +8,12 @@
 
 mod action;
 mod cause;
+pub mod cli;
 mod clock;
 mod decide;
 mod effects;
 mod engine;
+mod error;
 mod event;
 mod gate;
 mod hear;
@@ -24,6 +26,7 @@ mod progress;
 mod say;
 mod source;
 mod spec;
+pub(crate) mod this_node;
 mod time;
 
 pub use action::{Action, Retries, Step};
@@ -32,6 +35,7 @@ pub use clock::{Clock, RealClock, Stop};
 pub use decide::{Next, next};
 pub use effects::Ports;
 pub use engine::{Ended, Engine, Until};
+pub use error::WatchError;
 pub use event::{Event, Lines, Tell};
 pub use gate::{Gate, HealthGate, Verdict, hold_back, may_join};
 pub use hook::{

@@ -10,6 +10,9 @@ use crate::node::sources::Imds;
 /// Longest time for one answer of the metadata service, retries included.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// How often markers are looked at where there is no source.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// A source that is asked again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
@@ -93,6 +96,11 @@ impl Schedule {
         }
     }
 
+    /// Nothing is ever due.
+    pub(super) fn silence(&mut self) {
+        self.due.clear();
+    }
+
     /// A source that is due, most urgent first; it is due again after its interval. Those that fall due within a
     /// second are taken along, so that the machine wakes up once for all of them.
     pub(super) fn take(&mut self, ticks: Duration) -> Option<Source> {
@@ -124,7 +132,7 @@ impl Schedule {
 
     /// How long until the next source is due.
     pub(super) fn pause(&self, ticks: Duration) -> Duration {
-        let next = self.due.iter().map(|(_, due)| *due).min().unwrap_or(ticks);
-        next.saturating_sub(ticks)
+        let next = self.due.iter().map(|(_, due)| *due).min();
+        next.map_or(IDLE, |next| next.saturating_sub(ticks))
     }
 }
