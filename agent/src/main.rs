@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cos_agent::cli::Cli;
+use cos_agent::node::shims;
 use cos_agent::{error, output};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(shims::by_name(std::env::args_os())) {
         Ok(cli) => cli,
         // Help and version come this way too, with code 0; wrong usage has code 2.
         Err(message) => {

@@ -1,19 +1,21 @@
-//! Owns the arguments of `apply`, `check` and `health`, and what each prints.
-//! Touches only the two streams it is given: `out` is data, `talk` is for people.
+//! Owns the arguments of `apply` and `health`, and what each prints.
+//! Touches the two streams it is given, `out` for data and `talk` for people, and the log.
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::apply::ExecuteError;
-use super::config;
+use super::commands::{self, print_json, told};
+use super::config::{self, NodeSpec};
 use super::health::{self, LocalApis, LocalConsul};
-use super::pipeline::{self, Environment, Mode, NodeError};
+use super::log::{Defaults, Log};
+use super::pipeline::{self, Applied, Environment, Mode, NodeError, Planned};
 use super::render::{RECORD, Record};
 use super::services;
-use super::sources::{Document, Imds, InstanceFacts, Sources, imds};
+use super::sources::{Gathered, Imds, InstanceFacts, Sources, imds};
 use crate::host::{Files, RealPrograms};
 
 /// Make this instance the node that its configuration describes.
@@ -42,120 +44,180 @@ pub struct ApplyArguments {
     pub json: bool,
 }
 
+/// Longest time for all services together to come up, where it cannot be said.
+pub(super) const DEADLINE: Duration = Duration::from_mins(5);
+
 impl ApplyArguments {
     /// Runs it.
     pub fn run(self, out: &mut dyn Write, talk: &mut dyn Write) -> Result<(), NodeError> {
+        let nothing = Arguments {
+            adapt: &mut |_| Ok(()),
+            accepted: &mut || Ok(()),
+            log: Defaults::Both,
+        };
+        self.run_with(nothing, out, talk)
+    }
+
+    /// Runs it with what the arguments of another command say besides.
+    pub(super) fn run_with(
+        self,
+        besides: Arguments,
+        out: &mut dyn Write,
+        talk: &mut dyn Write,
+    ) -> Result<(), NodeError> {
+        let files = Files::new(&self.root);
+        let mut log = Log::new(talk);
+        let ended = self.apply(besides, &files, out, &mut log);
+        if let Err(error) = &ended {
+            // Standard error hears it from whoever called.
+            log.note(&crate::error::chain(error));
+            if let Some(hint) = error.hint() {
+                log.note(&format!("hint: {hint}"));
+            }
+        }
+        ended
+    }
+
+    fn apply(
+        &self,
+        besides: Arguments,
+        files: &Files,
+        out: &mut dyn Write,
+        log: &mut Log,
+    ) -> Result<(), NodeError> {
+        let start = Instant::now();
         let mode = if self.dry_run { Mode::DryRun } else { Mode::Execute };
         if mode == Mode::Execute && self.root != std::path::Path::new("/") {
             let message =
                 "--root other than / goes with --dry-run only: services of another root cannot be started";
             return Err(NodeError::Usage(message.to_owned()));
         }
-        let files = Files::new(&self.root);
         let imds = Imds::new(&self.imds, imds::BUDGET);
         let sources = Sources {
-            files: &files,
+            files,
             named: &self.config,
             imds: Some(&imds),
             parameters: None,
         };
-        let (config, gathered) = match pipeline::configure(&sources) {
-            Err(NodeError::Configuration(faults)) => {
-                tell_faults(&faults, talk)?;
-                return Err(NodeError::Configuration(faults));
-            }
-            other => other?,
-        };
+        let configured = pipeline::configure(&sources, besides.adapt);
+        // A log for what went wrong before it is known where it should be.
+        let logged = configured.as_ref().map(|(config, _)| config.log.clone());
+        if mode == Mode::Execute {
+            log.open(files, &logged.unwrap_or_default(), besides.log);
+        }
+        let (config, gathered) = configured.map_err(|error| told(error, log))?;
+        for note in &gathered.notes {
+            let _ = writeln!(log, "note: {note}");
+        }
+        if mode == Mode::Execute {
+            (besides.accepted)()?;
+        }
+        // Without a metadata service there was an error above.
         let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
         let spec = config::resolve(&config, &facts, None)?;
         let programs = RealPrograms;
         // Units of another root cannot be asked for: all of them count as absent.
         let manager = match mode {
-            Mode::Execute => Some(services::detect(&files, &programs).ok_or(NodeError::NoServiceManager)?),
-            Mode::DryRun if self.root == std::path::Path::new("/") => services::detect(&files, &programs),
+            Mode::Execute => Some(services::detect(files, &programs).ok_or(NodeError::NoServiceManager)?),
+            Mode::DryRun if self.root == std::path::Path::new("/") => services::detect(files, &programs),
             Mode::DryRun => None,
         };
         let environment = Environment {
-            files: &files,
+            files,
             programs: &programs,
             manager: manager.as_deref(),
             consul: &LocalConsul::new(&self.consul),
             deadline: self.deadline,
         };
-        let applied = pipeline::apply_spec(&spec, &environment, mode, |change| {
+        let planned = pipeline::plan_spec(&spec, &environment)?;
+        if mode == Mode::DryRun {
+            return self.print_plan(&spec, &environment, planned, start, out, log);
+        }
+        let applied = pipeline::carry_out(&spec, &environment, mode, planned, start, &mut |change| {
             // What was done counts, not whether somebody reads it.
-            let _ = writeln!(talk, "{change}");
+            let _ = writeln!(log, "{change}");
         });
         if let (Err(NodeError::Execute(ExecuteError::Unit { unit, .. })), Some(manager)) =
             (&applied, &manager)
         {
             for line in manager.last_words(unit.name()) {
-                writeln!(talk, "  {}: {line}", unit.name())?;
+                writeln!(log, "  {}: {line}", unit.name())?;
             }
         }
         let applied = applied?;
         for note in &applied.notes {
-            let _ = writeln!(talk, "note: {note}");
+            let _ = writeln!(log, "note: {note}");
         }
+        log.note(&summary(&applied));
         if self.json {
             return print_json(out, &applied);
         }
-        for change in applied.changes.0.iter().filter(|_| mode == Mode::DryRun) {
-            writeln!(out, "would {change}")?;
-        }
-        let count = match applied.changes.0.len() {
-            0 => "nothing to change".to_owned(),
-            1 => "1 change".to_owned(),
-            many => format!("{many} changes"),
-        };
-        let seconds =
-            Duration::from_millis(u64::try_from(applied.milliseconds).unwrap_or(u64::MAX)).as_secs_f64();
-        writeln!(
-            out,
-            "{} {} in {}: {count}{}, {seconds:.1} s",
-            applied.roles,
-            applied.name,
-            applied.datacenter,
-            if applied.executed { "" } else { ", not carried out" },
-        )?;
-        Ok(())
+        writeln!(out, "{}", summary(&applied)).map_err(NodeError::Output)
     }
-}
 
-/// Check configurations without an instance.
-#[derive(Debug, Clone, Args)]
-pub struct CheckArguments {
-    /// Documents to check.
-    #[arg(value_name = "FILE", required = true)]
-    pub files: Vec<PathBuf>,
-}
-
-impl CheckArguments {
-    /// Runs it: all faults of all documents.
-    pub fn run(self, out: &mut dyn Write, talk: &mut dyn Write) -> Result<(), NodeError> {
-        let mut faulty = 0;
-        for path in &self.files {
-            let absent = || NodeError::NoFile(path.clone());
-            // Told as it was named; read from where it is.
-            let mut document =
-                Document::from_file(&Files::new("/"), &std::path::absolute(path)?)?.ok_or_else(absent)?;
-            document.origin = super::sources::Origin::File(path.clone());
-            match config::read(&[document]) {
-                Ok(config) => writeln!(out, "{}: {} is valid", path.display(), config.role)?,
-                Err(faults) => {
-                    faulty += 1;
-                    tell_faults(&faults, talk)?;
-                }
+    /// Tells what would be done and why.
+    fn print_plan(
+        &self,
+        spec: &NodeSpec,
+        environment: &Environment,
+        planned: Planned,
+        start: Instant,
+        out: &mut dyn Write,
+        talk: &mut dyn Write,
+    ) -> Result<(), NodeError> {
+        let told = commands::tell(&planned, environment.files)?;
+        let applied = pipeline::carry_out(
+            spec,
+            environment,
+            Mode::DryRun,
+            planned.clone(),
+            start,
+            &mut |_| {},
+        )?;
+        for note in &applied.notes {
+            let _ = writeln!(talk, "note: {note}");
+        }
+        if self.json {
+            let mut printed = serde_json::to_value(&applied).map_err(std::io::Error::from)?;
+            printed["changes"] = serde_json::to_value(&told).map_err(std::io::Error::from)?;
+            return print_json(out, &printed);
+        }
+        for told in &told {
+            writeln!(out, "would {}: {}", told.change, told.why)?;
+            for line in told.diff.iter().flat_map(|diff| diff.lines()) {
+                writeln!(out, "    {line}")?;
             }
         }
-        if faulty > 0 {
-            return Err(NodeError::Check {
-                faulty,
-                all: self.files.len(),
-            });
-        }
-        Ok(())
+        writeln!(out, "{}", summary(&applied)).map_err(NodeError::Output)
     }
+}
+
+/// One line that says what came of it.
+fn summary(applied: &Applied) -> String {
+    let count = match applied.changes.0.len() {
+        0 => "nothing to change".to_owned(),
+        1 => "1 change".to_owned(),
+        many => format!("{many} changes"),
+    };
+    let seconds =
+        Duration::from_millis(u64::try_from(applied.milliseconds).unwrap_or(u64::MAX)).as_secs_f64();
+    format!(
+        "{} {} in {}: {count}{}, {seconds:.1} s",
+        applied.roles,
+        applied.name,
+        applied.datacenter,
+        if applied.executed { "" } else { ", not carried out" },
+    )
+}
+
+/// What the arguments of another command than `apply` say of the node.
+pub(super) struct Arguments<'a> {
+    /// Lays it over what the sources say.
+    pub(super) adapt: &'a mut dyn FnMut(&mut Gathered) -> Result<(), NodeError>,
+    /// Keeps it, once it is known to be valid and before anything changes.
+    pub(super) accepted: &'a mut dyn FnMut() -> Result<(), NodeError>,
+    /// Whether there is a log that nobody asked for.
+    pub(super) log: Defaults,
 }
 
 /// Prove that this node does its work.
@@ -209,17 +271,4 @@ impl HealthArguments {
             deadline: self.deadline,
         })
     }
-}
-
-fn tell_faults(faults: &config::Faults, talk: &mut dyn Write) -> Result<(), NodeError> {
-    faults
-        .0
-        .iter()
-        .try_for_each(|fault| writeln!(talk, "{fault}"))
-        .map_err(NodeError::Output)
-}
-
-fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), NodeError> {
-    serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
-    writeln!(out).map_err(NodeError::Output)
 }

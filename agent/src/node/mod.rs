@@ -2,12 +2,15 @@
 
 pub mod apply;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod health;
 mod http;
+mod log;
 mod pipeline;
 pub mod render;
 pub mod services;
+pub mod shims;
 pub mod sources;
 mod wait;
 
@@ -17,7 +20,7 @@ use config::{NodeConfig, Role};
 use render::Versions;
 use sources::InstanceFacts;
 
-pub use pipeline::{Applied, Environment, Mode, NodeError, apply_spec, configure};
+pub use pipeline::{Applied, Environment, Mode, NodeError, Planned, apply_spec, configure, plan_spec};
 
 use crate::host::{Files, Invocation};
 

@@ -8,7 +8,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::apply::{
-    Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Ports, diff, judge, observe,
+    Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Observed, Ports, diff, judge,
+    observe,
 };
 use super::config::{self, Faults, NodeConfig, NodeSpec, ResolveError, Roles};
 use super::health::ConsulApi;
@@ -85,6 +86,9 @@ pub enum NodeError {
     /// The record of the last `apply` is not readable.
     #[error("{} is not readable", render::RECORD)]
     Record(#[source] serde_json::Error),
+    /// What `run-consul` and `run-nomad` keep is not what they wrote.
+    #[error("{} is not readable", super::shims::KEPT)]
+    Kept(#[source] serde_json::Error),
     /// `apply` never came to its end here.
     #[error("this node was never configured: there is no {}", render::RECORD)]
     NeverApplied,
@@ -133,6 +137,7 @@ impl NodeError {
             | Self::NoFile(_)
             | Self::Check { .. }
             | Self::Usage(_)
+            | Self::Kept(_)
             | Self::Render(_)
             | Self::Judge(JudgeError::Refused {
                 source: ProgramError::Failed { .. },
@@ -160,6 +165,7 @@ impl NodeError {
             Self::Execute(ExecuteError::Unit { unit, .. }) => {
                 Some(format!("journalctl --unit {} --lines 50", unit.name()))
             }
+            Self::Kept(_) => Some("remove it, and call run-consul and run-nomad again".to_owned()),
             Self::NeverApplied => Some("run cos-agent apply first".to_owned()),
             Self::Unhealthy { .. } => {
                 Some("journalctl --unit consul --unit nomad --unit docker --lines 50".to_owned())
@@ -169,9 +175,14 @@ impl NodeError {
     }
 }
 
-/// Reads the node's configuration from its sources, and what the instance is.
-pub fn configure(sources: &Sources) -> Result<(NodeConfig, Gathered), NodeError> {
-    let gathered = gather(sources)?;
+/// Reads the node's configuration from its sources, and what the instance is. `adapt` may lay something over what
+/// the sources say.
+pub fn configure(
+    sources: &Sources,
+    adapt: &mut dyn FnMut(&mut Gathered) -> Result<(), NodeError>,
+) -> Result<(NodeConfig, Gathered), NodeError> {
+    let mut gathered = gather(sources)?;
+    adapt(&mut gathered)?;
     if gathered.documents.is_empty() {
         return Err(NodeError::NoConfiguration {
             others: gathered.others,
@@ -223,20 +234,24 @@ pub struct Applied {
     pub milliseconds: u128,
 }
 
-/// Makes the node what `spec` says. `tell` hears of each change before it is carried out.
-pub fn apply_spec(
-    spec: &NodeSpec,
-    environment: &Environment,
-    mode: Mode,
-    mut tell: impl FnMut(&Change),
-) -> Result<Applied, NodeError> {
-    let start = Instant::now();
+/// What a node should be, what it is, and what must be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// What it should be.
+    pub desired: DesiredState,
+    /// What it is.
+    pub observed: Observed,
+    /// What must be done, in order.
+    pub changes: ChangeSet,
+}
+
+/// Finds out what must be done to make the node what `spec` says, and has it judged by the products.
+pub fn plan_spec(spec: &NodeSpec, environment: &Environment) -> Result<Planned, NodeError> {
     let Environment {
         files,
         programs,
         manager,
-        consul,
-        deadline,
+        ..
     } = *environment;
     let versions = Versions::detect(files, programs)?;
     let desired = render::render(spec, &versions)?;
@@ -245,6 +260,42 @@ pub fn apply_spec(
     if !changes.0.is_empty() {
         judge(&desired, files, programs)?;
     }
+    Ok(Planned {
+        desired,
+        observed,
+        changes,
+    })
+}
+
+/// Makes the node what `spec` says. `tell` hears of each change before it is carried out.
+pub fn apply_spec(
+    spec: &NodeSpec,
+    environment: &Environment,
+    mode: Mode,
+    mut tell: impl FnMut(&Change),
+) -> Result<Applied, NodeError> {
+    let start = Instant::now();
+    let planned = plan_spec(spec, environment)?;
+    carry_out(spec, environment, mode, planned, start, &mut tell)
+}
+
+/// Carries out what was planned, or only tells what came of it.
+pub(super) fn carry_out(
+    spec: &NodeSpec,
+    environment: &Environment,
+    mode: Mode,
+    planned: Planned,
+    start: Instant,
+    tell: &mut dyn FnMut(&Change),
+) -> Result<Applied, NodeError> {
+    let Environment {
+        files,
+        manager,
+        consul,
+        deadline,
+        ..
+    } = *environment;
+    let Planned { desired, changes, .. } = planned;
     if mode == Mode::Execute {
         let ports = Ports {
             files,

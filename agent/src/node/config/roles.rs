@@ -200,6 +200,19 @@ const RULES: [Rule; 18] = {
     ]
 };
 
+/// Whether a key has a place on a node of these roles; yes if they are not known.
+pub(super) fn has_place(path: &str, roles: Option<&Roles>) -> bool {
+    let about = |rule: &&Rule| {
+        let rest = path.strip_prefix(rule.path);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let fits = |roles: &Roles| {
+        let mut rules = RULES.iter().filter(about);
+        rules.all(|rule| rule.roles.iter().any(|role| roles.has(*role)))
+    };
+    roles.is_none_or(fits)
+}
+
 /// Keys that a role cannot do without: never assumed, because a wrong guess makes two clusters.
 const NEEDED: [(Role, &str); 2] = [
     (Role::ConsulServer, "consul.bootstrap_expect"),

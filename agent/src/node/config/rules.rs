@@ -56,7 +56,6 @@ const UNFINISHED: &[&str] = &[
     "dns",
     "readiness",
     "watch",
-    "log",
 ];
 
 /// The entries of the list at `path`, each with its own path.

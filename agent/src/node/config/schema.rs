@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use super::node_config::NodeConfig;
 use super::record::Read;
 use super::tree::join;
+use super::values::SecretSource;
 
 /// JSON Schema of a NodeConfig document, draft 7.
 pub fn json_schema() -> Json {
@@ -26,6 +27,8 @@ pub struct Slot {
     pub text: bool,
     /// Whether nothing but more keys can stand there.
     pub section: bool,
+    /// Whether what stands there says where a secret is.
+    pub secret: bool,
 }
 
 /// The place that a path of keys with dots between them leads to; none if there is no such key.
@@ -64,7 +67,19 @@ pub fn slot(path: &str) -> Option<Slot> {
         keys,
         text: schema["type"] == "string",
         section: schema["type"] == "object",
+        secret: schema["pattern"] == SecretSource::schema()["pattern"],
     })
+}
+
+/// The keys of the document itself, in the order in which they are documented.
+pub fn top_keys() -> Vec<String> {
+    let schema = NodeConfig::schema();
+    let properties = schema["properties"].as_object();
+    properties
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key.clone())
+        .collect()
 }
 
 /// Every key with what it is, as Markdown.

@@ -80,6 +80,17 @@ pub enum SecretSource {
     File(PathBuf),
 }
 
+impl SecretSource {
+    /// Whether a text says where a secret is, and is not one itself.
+    pub(super) fn is_one(text: &str) -> bool {
+        match text.split_once(':') {
+            Some(("ssm", name)) => check::parameter_name(name).is_ok(),
+            Some(("file", path)) => check::absolute_path(path).is_ok(),
+            _ => false,
+        }
+    }
+}
+
 impl Read for SecretSource {
     fn read(node: &Node, path: &str, reader: &mut Reader) -> Option<Self> {
         reader.text(node, path, |text| {
