@@ -5,6 +5,7 @@
 )]
 
 mod cases;
+mod commands;
 mod converge;
 mod health;
 mod imds;

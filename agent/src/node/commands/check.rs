@@ -109,6 +109,9 @@ impl CheckArguments {
             let mut absent = Vec::new();
             sources::include(&mut documents, 0, Some(parameters), &mut absent)?;
         }
+        if documents.is_empty() {
+            return Ok((None, faults, notes));
+        }
         match config::read(&documents) {
             Ok(config) if faults.is_empty() => Ok((Some(config), faults, notes)),
             Ok(_) => Ok((None, faults, notes)),

@@ -73,7 +73,7 @@ fn absent(description: &str) -> Option<String> {
         .flatten()
         .max()
         .map_or(0, |end| end + 2);
-    let words = before[start..].trim();
+    let words = before[start..].trim().trim_end_matches(',');
     let mut characters = words.chars();
     let first = characters.next()?;
     // A sentence of its own begins large.

@@ -4,6 +4,8 @@
 //! `node_config` has every key, with its documentation; `values` what single values may be; `record` how a type is
 //! read and described; `roles` and `rules` what goes together; `tree` and `merge` documents before they have a meaning.
 
+#[cfg(test)]
+mod agreement;
 mod check;
 mod defaults;
 mod fault;

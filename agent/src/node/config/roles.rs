@@ -118,6 +118,9 @@ impl From<Role> for Roles {
 }
 
 impl Roles {
+    /// Roles that one node may have together.
+    const TOGETHER: [Role; 3] = [Role::ConsulServer, Role::NomadServer, Role::NomadClient];
+
     /// Whether the node is for this.
     pub fn has(&self, role: Role) -> bool {
         self.0.contains(&role)
@@ -145,6 +148,10 @@ impl Read for Roles {
             reader.expected(node, path, "a role or a list of roles");
         }
         let roles = Vec::<Role>::read(node, path, reader)?;
+        if roles.iter().collect::<BTreeSet<_>>().len() < roles.len() {
+            reader.fault(path, &node.said, "has a role twice");
+            return None;
+        }
         if roles.contains(&Role::ConsulClient) && roles.iter().any(|role| *role != Role::ConsulClient) {
             let message = "has consul-client beside another role, and every role has a Consul agent";
             reader.fault(path, &node.said, message);
@@ -154,9 +161,11 @@ impl Read for Roles {
     }
 
     fn schema() -> Json {
+        let together: Vec<&str> = Self::TOGETHER.map(Role::name).to_vec();
         json!({ "anyOf": [
             Role::schema(),
-            { "type": "array", "items": Role::schema(), "minItems": 1, "uniqueItems": true },
+            { "type": "array", "items": { "enum": together }, "minItems": 1, "uniqueItems": true },
+            { "type": "array", "items": { "enum": [Role::ConsulClient.name()] }, "minItems": 1, "maxItems": 1 },
         ]})
     }
 }
