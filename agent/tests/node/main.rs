@@ -7,6 +7,7 @@
 mod cases;
 mod commands;
 mod converge;
+mod guide;
 mod health;
 mod imds;
 mod products;

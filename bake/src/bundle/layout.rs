@@ -124,6 +124,14 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("runc", "/opt/docker/bin"),
 ];
 
+/// Names of older images' commands, which the agent answers to: where user-data called them, and by `PATH`.
+const AGENT_NAMES: &[&str] = &[
+    "/opt/consul/bin/run-consul",
+    "/opt/nomad/bin/run-nomad",
+    "/usr/local/bin/run-consul",
+    "/usr/local/bin/run-nomad",
+];
+
 /// Plug-ins that Nomad's bridge networking calls by name; the others come along.
 const CNI_PLUGINS: &[&str] = &["bridge", "firewall", "host-local", "loopback", "portmap"];
 
@@ -155,7 +163,17 @@ pub(super) fn links() -> Vec<Link> {
         path: format!("/usr/local/bin/{name}"),
         target: format!("{folder}/{name}"),
     };
-    PROGRAMS.iter().map(link).collect()
+    let name = |path: &&str| Link {
+        path: (*path).to_owned(),
+        target: AGENT_PATH.to_owned(),
+    };
+    let mut links: Vec<Link> = PROGRAMS
+        .iter()
+        .map(link)
+        .chain(AGENT_NAMES.iter().map(name))
+        .collect();
+    links.sort_by(|one, other| one.path.cmp(&other.path));
+    links
 }
 
 /// Name of an own file inside the bundle.

@@ -222,6 +222,12 @@ pub(super) fn has_place(path: &str, roles: Option<&Roles>) -> bool {
     roles.is_none_or(fits)
 }
 
+/// The roles that alone have this very key, where not all have it.
+pub(super) fn only(path: &str) -> Option<&'static [Role]> {
+    let rule = RULES.iter().find(|rule| rule.path == path)?;
+    Some(rule.roles)
+}
+
 /// Keys that a role cannot do without: never assumed, because a wrong guess makes two clusters.
 const NEEDED: [(Role, &str); 2] = [
     (Role::ConsulServer, "consul.bootstrap_expect"),

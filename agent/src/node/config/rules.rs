@@ -23,7 +23,7 @@ pub(super) fn check(root: &Node, config: &NodeConfig, reader: &mut Reader) {
 }
 
 /// Keys that are defined and do nothing yet. A setting must never be silently without effect.
-const UNFINISHED: &[&str] = &[
+pub(super) const UNFINISHED: &[&str] = &[
     "consul.data_dir",
     "consul.ui",
     "consul.gossip_key",
