@@ -12,10 +12,12 @@ use crate::builder::{self, Booted, BuilderError, Check, InstallReport, Machine, 
 use crate::ecr::{self, EcrLoginArguments};
 use crate::error::AgentError;
 use crate::host::{Files, RealPrograms};
-use crate::node::cli::{ApplyArguments, CheckArguments, HealthArguments};
+use crate::node::cli::{ApplyArguments, HealthArguments};
+use crate::node::commands::{CheckArguments, ExplainArguments, RenderArguments, SchemaArguments};
 use crate::node::disks::cli::DisksArguments;
 use crate::node::drain::cli::{DrainArguments, EligibleArguments, LeaveArguments};
 use crate::node::report::ReportArguments;
+use crate::node::shims::{Shim, ShimArguments};
 use crate::node::watch::cli::WatchArguments;
 use crate::output;
 
@@ -67,8 +69,31 @@ pub enum Command {
         Called by user-data; running it again changes only what is not as it should be.")]
     Apply(ApplyArguments),
     /// Check node configurations without an instance.
-    #[command(after_help = "Example: cos-agent check node.yaml")]
+    #[command(
+        after_help = "Example: cos-agent check node.yaml\n         cos-agent check --over node.yaml node.d/50-pool.yaml\n\n\
+        User-data is checked for the documents that it holds, in whatever way they are packed."
+    )]
     Check(CheckArguments),
+    /// Tell which source says what about this node, and what holds where none does.
+    #[command(
+        after_help = "Example: cos-agent explain consul\n         cos-agent explain --facts sample --config node.yaml"
+    )]
+    Explain(ExplainArguments),
+    /// Print what the files of a node would hold.
+    #[command(
+        after_help = "Example: cos-agent render /opt/consul/config/cos.json\n         \
+        cos-agent render all --config node.yaml --facts sample --versions consul=1.21.5,nomad=1.11.0"
+    )]
+    Render(RenderArguments),
+    /// Do what `run-consul` of older images did.
+    #[command(after_help = "Example: cos-agent run-consul --help")]
+    RunConsul(ShimArguments),
+    /// Do what `run-nomad` of older images did.
+    #[command(after_help = "Example: cos-agent run-nomad --help")]
+    RunNomad(ShimArguments),
+    /// Print NodeConfig as JSON Schema, for editors and pipelines.
+    #[command(after_help = "Example: cos-agent schema >node.schema.json")]
+    Schema(SchemaArguments),
     /// Prove that this node does its work: members, leaders, drivers.
     #[command(after_help = "Example: cos-agent health --deadline 120s")]
     Health(HealthArguments),
@@ -177,6 +202,15 @@ impl Command {
             Self::Seal(arguments) => Ok(seal(&arguments)?),
             Self::Apply(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Check(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::RunConsul(arguments) => {
+                Ok(arguments.run(Shim::Consul, &mut io::stdout(), &mut io::stderr())?)
+            }
+            Self::RunNomad(arguments) => {
+                Ok(arguments.run(Shim::Nomad, &mut io::stdout(), &mut io::stderr())?)
+            }
+            Self::Explain(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Render(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Schema(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::EcrLogin(arguments) => Ok(arguments.run()?),
             Self::Disks(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
@@ -184,7 +218,7 @@ impl Command {
             // No client of Auto Scaling's API yet: hooks are told of and not completed.
             Self::Watch(arguments) => {
                 let socket = std::env::var("NOTIFY_SOCKET").ok();
-                Ok(arguments.run(None, socket.as_deref(), &mut io::stdout(), &mut io::stderr())?)
+                Ok(arguments.run(socket.as_deref(), &mut io::stdout(), &mut io::stderr())?)
             }
             Self::Drain(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Eligible(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),

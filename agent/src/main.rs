@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cos_agent::cli::{self, Cli};
+use cos_agent::node::shims;
 use cos_agent::{error, output};
 
 fn main() -> ExitCode {
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     {
         return run(rest);
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(shims::by_name(arguments)) {
         Ok(cli) => cli,
         // Help and version come this way too, with code 0; wrong usage has code 2.
         Err(message) => {

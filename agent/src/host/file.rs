@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use thiserror::Error;
 
 use super::owned::{self, Plain};
@@ -164,6 +165,46 @@ impl Files {
                 path,
                 source,
             })
+    }
+
+    /// Opens a file to write at its end, and makes it if there is none; it gets the mode in both cases.
+    pub fn open_to_append(&self, path: impl AsRef<Path>, mode: u32) -> Result<File, FileError> {
+        let path = self.locate(path);
+        let opened = (|| {
+            fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(mode)
+                .open(&path)?;
+            file.set_permissions(Permissions::from_mode(mode))?;
+            Ok(file)
+        })();
+        opened.map_err(|source| FileError {
+            action: "open",
+            path,
+            source,
+        })
+    }
+
+    /// Opens a terminal to write to it; none if there is none. Writing never waits for whoever reads it, and it does
+    /// not become the terminal of this process.
+    pub fn open_terminal(&self, path: impl AsRef<Path>) -> Result<Option<File>, FileError> {
+        let path = self.locate(path);
+        let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+        match OpenOptions::new()
+            .append(true)
+            .custom_flags(flags.bits())
+            .open(&path)
+        {
+            Ok(terminal) => Ok(Some(terminal)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError {
+                action: "open",
+                path,
+                source,
+            }),
+        }
     }
 
     /// Makes a directory and its parents; an existing one gets the mode.

@@ -14,6 +14,7 @@ use super::render::{self, RenderError, VersionError};
 use super::secrets::SecretsError;
 use super::sources::{CONFIGURATION, DROP_INS, ImdsError, ParametersError, SourceError};
 use super::watch::WatchError;
+use crate::aws::AwsError;
 use crate::host::{FileError, ProgramError};
 
 /// `apply`, `check` or `health` came to a bad end.
@@ -61,6 +62,9 @@ pub enum NodeError {
     /// The secrets that the configuration names cannot be had.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// AWS could not be asked.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
     /// Systems Manager could not be asked for what `include` names.
     #[error(transparent)]
     Parameters(#[from] ParametersError),
@@ -94,6 +98,9 @@ pub enum NodeError {
     /// The record of the last `apply` is not readable.
     #[error("{} is not readable", render::RECORD)]
     Record(#[source] serde_json::Error),
+    /// What `run-consul` and `run-nomad` keep is not what they wrote.
+    #[error("{} is not readable", super::shims::KEPT)]
+    Kept(#[source] serde_json::Error),
     /// The report of the last `apply` is not readable.
     #[error("{} is not readable", path.display())]
     Report {
@@ -151,6 +158,7 @@ impl NodeError {
             | Self::NoFile(_)
             | Self::Check { .. }
             | Self::Usage(_)
+            | Self::Kept(_)
             | Self::Render(_)
             | Self::Dns(_)
             | Self::Judge(JudgeError::Refused {
@@ -174,6 +182,7 @@ impl NodeError {
             )),
             Self::NoParameters(name) => Some(format!("give it by --parameter {name}=FILE")),
             Self::Imds(error) => error.hint(),
+            Self::Aws(error) => error.hint(),
             Self::Secrets(error) => error.hint(),
             Self::Disks(error) => error.hint(),
             Self::Watch(error) => error.hint(),
@@ -185,6 +194,7 @@ impl NodeError {
                 Some(format!("journalctl --unit {} --lines 50", unit.name()))
             }
             Self::Dns(_) => Some("dns.consul: automatic takes what the machine has".to_owned()),
+            Self::Kept(_) => Some("remove it, and call run-consul and run-nomad again".to_owned()),
             Self::NeverApplied => Some("run cos-agent apply first".to_owned()),
             Self::Report { .. } => Some("the next cos-agent apply writes it anew".to_owned()),
             Self::Unhealthy { .. } => {

@@ -34,8 +34,13 @@ pub fn look_at_resolver(
     })
 }
 
-/// Reads the node's configuration from its sources, and what the instance is.
-pub fn configure(sources: &Sources, timeline: &Timeline) -> Result<(NodeConfig, Gathered), NodeError> {
+/// Reads the node's configuration from its sources, and what the instance is. `adapt` may lay something over what the
+/// sources say.
+pub fn configure(
+    sources: &Sources,
+    timeline: &Timeline,
+    adapt: &mut dyn FnMut(&mut Gathered) -> Result<(), NodeError>,
+) -> Result<(NodeConfig, Gathered), NodeError> {
     let mut running = timeline.begin("documents");
     let gathered = gather(sources);
     running.retried(sources.imds.map_or(0, Imds::retries));
@@ -43,7 +48,8 @@ pub fn configure(sources: &Sources, timeline: &Timeline) -> Result<(NodeConfig, 
         running.fail();
     }
     drop(running);
-    let gathered = gathered?;
+    let mut gathered = gathered?;
+    adapt(&mut gathered)?;
     if gathered.documents.is_empty() {
         return Err(NodeError::NoConfiguration {
             others: gathered.others,

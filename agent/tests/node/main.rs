@@ -6,8 +6,10 @@
 
 mod binaries;
 mod cases;
+mod commands;
 mod converge;
 mod first_start;
+mod guide;
 mod health;
 mod imds;
 mod products;

@@ -132,8 +132,15 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("runc", "/opt/docker/bin"),
 ];
 
-/// Names in `/usr/local/bin` under which the agent is another program (`agent/src/cli.rs`).
-const AGENT_NAMES: &[&str] = &["docker-credential-ecr-login"];
+/// Names under which the agent is another program (`agent/src/cli.rs`): Docker's credential helper, and the commands of
+/// older images, where user-data called them and by `PATH`.
+const AGENT_NAMES: &[&str] = &[
+    "/opt/consul/bin/run-consul",
+    "/opt/nomad/bin/run-nomad",
+    "/usr/local/bin/docker-credential-ecr-login",
+    "/usr/local/bin/run-consul",
+    "/usr/local/bin/run-nomad",
+];
 
 /// Plug-ins that Nomad's bridge networking calls by name; the others come along.
 const CNI_PLUGINS: &[&str] = &["bridge", "firewall", "host-local", "loopback", "portmap"];
@@ -166,8 +173,8 @@ pub(super) fn links() -> Vec<Link> {
         path: format!("/usr/local/bin/{name}"),
         target: format!("{folder}/{name}"),
     };
-    let name = |name: &&str| Link {
-        path: format!("/usr/local/bin/{name}"),
+    let name = |path: &&str| Link {
+        path: (*path).to_owned(),
         target: AGENT_PATH.to_owned(),
     };
     let mut links: Vec<Link> = PROGRAMS

@@ -3,7 +3,7 @@
 //!
 //! The rule: nothing that runs is touched for a configuration that was not judged. A product that does not run yet has
 //! nothing to lose: it judges its configuration itself when it starts, by the same code as its validator, and what it
-//! refuses never runs. Why this is so and what it costs: `_docs/decisions/0011-start-is-the-first-judgement.md`.
+//! refuses never runs. Why this is so and what it costs: `_docs/decisions/0010-start-is-the-first-judgement.md`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

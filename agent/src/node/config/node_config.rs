@@ -261,13 +261,13 @@ record! {
 }
 
 record! {
-    /// What Nomad measures; each is true if absent.
+    /// What Nomad measures.
     pub struct TelemetryConfig derives Default {
-        /// Use of resources by allocations.
+        /// Use of resources by allocations; true if absent.
         publish_allocation_metrics: Option<bool>,
-        /// Use of resources by the node.
+        /// Use of resources by the node; true if absent.
         publish_node_metrics: Option<bool>,
-        /// In Prometheus's format at /v1/metrics?format=prometheus.
+        /// In Prometheus's format at /v1/metrics?format=prometheus; true if absent.
         prometheus_metrics: Option<bool>,
     }
 }

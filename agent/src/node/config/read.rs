@@ -8,10 +8,11 @@ use super::fault::{Fault, Faults};
 use super::merge::merge;
 use super::node_config::NodeConfig;
 use super::record::{Read, Reader};
-use super::roles;
+use super::roles::{self, Roles};
 use super::rules;
+use super::schema::slot;
 use super::tree::{self, Entry, Node, Said, Value, join};
-use super::values::ParameterName;
+use super::values::{ParameterName, SecretSource};
 use crate::node::sources::{Document, Origin};
 
 /// Reads what documents say together; later ones win, key by key. All that is wrong with them comes at once.
@@ -41,7 +42,7 @@ pub fn read(documents: &[Document]) -> Result<NodeConfig, Faults> {
     // Its own faults were told above; what follows needs to know only what the node is for.
     if let Some(roles) = root
         .get("role")
-        .and_then(|role| roles::Roles::read(role, "role", &mut Reader::default()))
+        .and_then(|role| Roles::read(role, "role", &mut Reader::default()))
     {
         roles::check(&root, &roles, &mut reader);
     }
@@ -80,6 +81,12 @@ pub fn explain(documents: &[Document]) -> Result<Vec<Explained>, Faults> {
     Ok(all)
 }
 
+/// What documents say the node is for, whatever else is wrong with them.
+pub fn roles(documents: &[Document]) -> Option<Roles> {
+    let root = merged(parsed(documents).ok()?);
+    Roles::read(root.get("role")?, "role", &mut Reader::default())
+}
+
 fn explain_node(node: &Node, path: &str, all: &mut Vec<Explained>) {
     let value = match &node.value {
         Value::Map(entries) if !entries.is_empty() => {
@@ -95,6 +102,10 @@ fn explain_node(node: &Node, path: &str, all: &mut Vec<Explained>) {
             return;
         }
         Value::Null => return,
+        // Whoever put the secret itself there sees that in the fault, and nobody sees the secret.
+        Value::Text(text) if !SecretSource::is_one(text) && slot(path).is_some_and(|slot| slot.secret) => {
+            "(not shown: neither ssm:/name nor file:/path)".to_owned()
+        }
         other => other.kind(),
     };
     all.push(Explained {

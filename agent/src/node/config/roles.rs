@@ -118,6 +118,9 @@ impl From<Role> for Roles {
 }
 
 impl Roles {
+    /// Roles that one node may have together.
+    const TOGETHER: [Role; 3] = [Role::ConsulServer, Role::NomadServer, Role::NomadClient];
+
     /// Whether the node is for this.
     pub fn has(&self, role: Role) -> bool {
         self.0.contains(&role)
@@ -145,6 +148,10 @@ impl Read for Roles {
             reader.expected(node, path, "a role or a list of roles");
         }
         let roles = Vec::<Role>::read(node, path, reader)?;
+        if roles.iter().collect::<BTreeSet<_>>().len() < roles.len() {
+            reader.fault(path, &node.said, "has a role twice");
+            return None;
+        }
         if roles.contains(&Role::ConsulClient) && roles.iter().any(|role| *role != Role::ConsulClient) {
             let message = "has consul-client beside another role, and every role has a Consul agent";
             reader.fault(path, &node.said, message);
@@ -154,9 +161,11 @@ impl Read for Roles {
     }
 
     fn schema() -> Json {
+        let together: Vec<&str> = Self::TOGETHER.map(Role::name).to_vec();
         json!({ "anyOf": [
             Role::schema(),
-            { "type": "array", "items": Role::schema(), "minItems": 1, "uniqueItems": true },
+            { "type": "array", "items": { "enum": together }, "minItems": 1, "uniqueItems": true },
+            { "type": "array", "items": { "enum": [Role::ConsulClient.name()] }, "minItems": 1, "maxItems": 1 },
         ]})
     }
 }
@@ -199,6 +208,25 @@ const RULES: [Rule; 18] = {
         rule("readiness.eligible", &[NomadClient], CLIENT),
     ]
 };
+
+/// Whether a key has a place on a node of these roles; yes if they are not known.
+pub(super) fn has_place(path: &str, roles: Option<&Roles>) -> bool {
+    let about = |rule: &&Rule| {
+        let rest = path.strip_prefix(rule.path);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let fits = |roles: &Roles| {
+        let mut rules = RULES.iter().filter(about);
+        rules.all(|rule| rule.roles.iter().any(|role| roles.has(*role)))
+    };
+    roles.is_none_or(fits)
+}
+
+/// The roles that alone have this very key, where not all have it.
+pub(super) fn only(path: &str) -> Option<&'static [Role]> {
+    let rule = RULES.iter().find(|rule| rule.path == path)?;
+    Some(rule.roles)
+}
 
 /// Keys that a role cannot do without: never assumed, because a wrong guess makes two clusters.
 const NEEDED: [(Role, &str); 2] = [

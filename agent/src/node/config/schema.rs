@@ -6,8 +6,11 @@ use std::fmt::Write;
 use serde_json::Value as Json;
 
 use super::node_config::NodeConfig;
-use super::record::Read;
+use super::record::{Read, listed};
+use super::roles;
+use super::rules::UNFINISHED;
 use super::tree::join;
+use super::values::SecretSource;
 
 /// JSON Schema of a NodeConfig document, draft 7.
 pub fn json_schema() -> Json {
@@ -26,6 +29,8 @@ pub struct Slot {
     pub text: bool,
     /// Whether nothing but more keys can stand there.
     pub section: bool,
+    /// Whether what stands there says where a secret is.
+    pub secret: bool,
 }
 
 /// The place that a path of keys with dots between them leads to; none if there is no such key.
@@ -64,7 +69,19 @@ pub fn slot(path: &str) -> Option<Slot> {
         keys,
         text: schema["type"] == "string",
         section: schema["type"] == "object",
+        secret: schema["pattern"] == SecretSource::schema()["pattern"],
     })
+}
+
+/// The keys of the document itself, in the order in which they are documented.
+pub fn top_keys() -> Vec<String> {
+    let schema = NodeConfig::schema();
+    let properties = schema["properties"].as_object();
+    properties
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key.clone())
+        .collect()
 }
 
 /// Every key with what it is, as Markdown.
@@ -88,7 +105,16 @@ fn rows(schema: &Json, path: &str, text: &mut String) {
         let words = value["description"].as_str().unwrap_or_default();
         let words = words.lines().collect::<Vec<_>>().join(" ").replace('|', "\\|");
         let needed = if required(key) { "**needed.** " } else { "" };
-        let _ = writeln!(text, "| `{path}` | {} | {needed}{words} |", holds(value));
+        let only = only(&path)
+            .map(|roles| format!("*{roles} only.* "))
+            .unwrap_or_default();
+        // What does nothing yet is refused, and says so.
+        let yet = if is_unfinished(&path) { "**not yet.** " } else { "" };
+        let _ = writeln!(
+            text,
+            "| `{path}` | {} | {needed}{only}{yet}{words} |",
+            holds(value)
+        );
         rows(value, &path, text);
         rows(&value["items"], &format!("{path}[]"), text);
         rows(&value["additionalProperties"], &join(&path, "NAME"), text);
@@ -96,6 +122,19 @@ fn rows(schema: &Json, path: &str, text: &mut String) {
             rows(choice, &path, text);
         }
     }
+}
+
+/// The roles that alone have a key, where not all have it.
+fn only(path: &str) -> Option<String> {
+    let names: Vec<&str> = roles::only(path)?.iter().map(|role| role.name()).collect();
+    Some(listed(&names))
+}
+
+fn is_unfinished(path: &str) -> bool {
+    UNFINISHED.iter().any(|unfinished| {
+        let rest = path.strip_prefix(unfinished);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    })
 }
 
 /// What a key may hold, in two words.
@@ -121,6 +160,7 @@ fn holds(schema: &Json) -> String {
             format!("mapping of {}", holds(&schema["additionalProperties"]))
         }
         Some("object") => "mapping".to_owned(),
+        Some("integer") if schema["minimum"] == schema["maximum"] => schema["minimum"].to_string(),
         Some("integer") => format!("{} to {}", schema["minimum"], schema["maximum"]),
         Some("string") => "text".to_owned(),
         Some(other) => other.to_owned(),

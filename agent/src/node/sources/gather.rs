@@ -63,6 +63,8 @@ pub struct Gathered {
     pub facts: Option<InstanceFacts>,
     /// What user-data holds beside documents, in words.
     pub others: Vec<String>,
+    /// What the reader should know though it is no fault.
+    pub notes: Vec<String>,
 }
 
 /// Reads every source.

@@ -1,6 +1,7 @@
 //! Owns where facts come from: documents with their origin, and what the metadata service says of this machine.
 //! Touches files (reading) and the metadata service.
 
+mod cloud_config;
 mod document;
 mod gather;
 pub mod imds;
@@ -13,6 +14,7 @@ mod user_data;
 
 use serde::{Deserialize, Serialize};
 
+pub use cloud_config::written;
 pub use document::{Document, Origin};
 pub use gather::{CONFIGURATION, DROP_INS, Gathered, SourceError, Sources, gather, include, named};
 pub use imds::{Imds, ImdsError};

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use clap::Args;
 
+use super::auto_scaling::AutoScaling;
 use super::engine::Until;
 use super::error::WatchError;
 use super::event::Lines;
@@ -29,16 +30,17 @@ pub struct WatchArguments {
 }
 
 impl WatchArguments {
-    /// Runs it until it is told to stop. `socket` is the value of `NOTIFY_SOCKET`; without `lifecycle` no hook is
-    /// completed.
+    /// Runs it until it is told to stop. `socket` is the value of `NOTIFY_SOCKET`.
     pub fn run(
         self,
-        lifecycle: Option<&dyn LifecycleActions>,
         socket: Option<&str>,
         out: &mut dyn Write,
         talk: &mut dyn Write,
     ) -> Result<(), NodeError> {
         let node = ThisNode::find(&self.node)?;
+        let instance = node.name().to_owned();
+        let group = AutoScaling::new(&self.imds, &instance);
+        let lifecycle: Option<&dyn LifecycleActions> = Some(&group);
         let data = self.once || self.node.json;
         let mut lines = Lines::new(if data { out } else { talk }, self.node.json);
         if self.once {

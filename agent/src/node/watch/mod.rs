@@ -7,6 +7,7 @@
 //! that is told twice does nothing twice, one that is withdrawn is undone, and a watcher that was killed goes on.
 
 mod action;
+mod auto_scaling;
 mod cause;
 pub mod cli;
 mod clock;

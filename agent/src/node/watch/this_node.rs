@@ -71,6 +71,11 @@ impl<'a> ThisNode<'a> {
         })
     }
 
+    /// Name of the node: the instance id.
+    pub(crate) fn name(&self) -> &str {
+        &self.record.name
+    }
+
     /// Makes an engine with the real ports and lets `act` use it. It hears the metadata service at `imds`, or,
     /// without one, only what the journal remembers.
     pub(crate) fn with_engine<T>(
