@@ -404,6 +404,7 @@ fn the_line_of_a_disk_that_is_not_there_today_stays() {
         .insert("/mnt/store".to_owned(), ObservedPoint::default());
     let decided = plan(&store(true), &observed);
     assert_eq!(decided.mounts[0].decision, Decision::Missing);
+    assert!(decided.mounts[0].reasons[0].starts_with("instance-store is not there after 0.0 s"));
     let Step::Write { content, .. } = &decided.steps[0].step else {
         panic!("{:?}", decided.steps)
     };

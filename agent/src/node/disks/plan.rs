@@ -172,6 +172,7 @@ fn disk_draft(spec: &DiskSpec, disk: &ObservedDisk, observed: &Observed) -> Draf
 
 fn device_draft(mut draft: Draft, spec: &DiskSpec, looked: &Looked, observed: &Observed) -> Draft {
     let Looked { device, evidence, .. } = looked;
+    also_in_fstab(&mut draft, observed);
     let access = match access(&spec.root, observed) {
         Ok(access) => access,
         Err(reason) => return draft.refuse([reason]),
@@ -527,6 +528,14 @@ fn after(
         });
     }
     steps
+}
+
+/// What speaks about the same mount point elsewhere.
+pub(super) fn also_in_fstab(draft: &mut Draft, observed: &Observed) {
+    for line in units::foreign_lines(&observed.fstab, &draft.mount.mount_point) {
+        let note = format!("line {line} of /etc/fstab mounts there too: remove it");
+        draft.mount.notes.push(note);
+    }
 }
 
 pub(super) fn hides(draft: &mut Draft, point: &ObservedPoint) {
