@@ -404,6 +404,7 @@ fn the_line_of_a_disk_that_is_not_there_today_stays() {
         .insert("/mnt/store".to_owned(), ObservedPoint::default());
     let decided = plan(&store(true), &observed);
     assert_eq!(decided.mounts[0].decision, Decision::Missing);
+    assert!(decided.mounts[0].reasons[0].starts_with("instance-store is not there after 0.0 s"));
     let Step::Write { content, .. } = &decided.steps[0].step else {
         panic!("{:?}", decided.steps)
     };
@@ -414,6 +415,31 @@ fn the_line_of_a_disk_that_is_not_there_today_stays() {
 }
 
 type Change = &'static dyn Fn(&mut Looked);
+
+#[test]
+fn a_volume_id_on_a_machine_that_tells_none_gets_a_hint() {
+    let missing = ObservedDisk {
+        matched: Match::Missing,
+        looked: Vec::new(),
+        array: None,
+    };
+    let mut observed = machine(Keeper::Systemd, vec![missing]);
+    observed.inventory.devices.push(disk("xvdf", 1));
+    let volume = DiskSource::Volume("vol-0123456789abcdef0".to_owned());
+    let request = Request {
+        disks: vec![DiskSpec::new(volume, "/data")],
+        ..Request::default()
+    };
+    let reason = &plan(&request, &observed).mounts[0].reasons[0];
+    assert!(reason.ends_with("as on Xen: name the device instead"), "{reason}");
+    let identity = &mut observed.inventory.devices[0].identity;
+    identity.volume = Some("vol-0fedcba9876543210".to_owned());
+    let reason = &plan(&request, &observed).mounts[0].reasons[0];
+    assert!(
+        reason.contains("xvdf (vol-0fedcba9876543210)") && reason.ends_with("no disk came"),
+        "{reason}"
+    );
+}
 
 /// Damaged, truncated, or part of something else: the right superblock alone is not enough.
 #[test]

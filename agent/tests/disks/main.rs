@@ -18,6 +18,7 @@ mod claimed;
 mod damage;
 mod decide;
 mod faults;
+mod fuzz;
 mod images;
 mod kill;
 mod never;

@@ -2,7 +2,7 @@
 //! Touches nothing.
 
 use super::observe::Observed;
-use super::plan::{Decision, Draft, hides};
+use super::plan::{Decision, Draft, also_in_fstab, hides};
 use super::spec::EfsSpec;
 use super::units::{MountEntry, What};
 
@@ -29,6 +29,7 @@ pub(super) fn draft(spec: &EfsSpec, observed: &Observed) -> Draft {
             "NFS cannot be mounted: nfs-utils (mount.nfs4) is not installed on this machine".to_owned(),
         ]);
     }
+    also_in_fstab(&mut draft, observed);
     let entry = entry(spec);
     let point = observed
         .points

@@ -218,16 +218,18 @@ impl<'a> Executor<'a> {
     ) -> Result<(), StepError> {
         let claimed =
             |device: &DeviceRef| evidence::is_claimed(&self.environment.files.locate(device.path()));
-        let mut again = false;
+        let mut attempts = 0;
         let done = wait::until(MOMENT, Backoff::LOCAL, || {
-            let Err(error) = act(std::mem::replace(&mut again, true)) else {
+            attempts += 1;
+            let Err(error) = act(attempts > 1) else {
                 return Ok(ControlFlow::Break(()));
             };
+            // Whoever claimed it may be gone when we look: so it is tried twice in any case.
             let passes = match &error {
                 StepError::Program {
                     source: ProgramError::Failed { .. },
                     ..
-                } => device.is_some_and(claimed),
+                } => device.is_some_and(|device| attempts == 1 || claimed(device)),
                 StepError::NotBlank { objections, .. } => {
                     objections.iter().all(|objection| *objection == Objection::Busy)
                 }

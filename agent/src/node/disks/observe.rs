@@ -209,7 +209,9 @@ fn observed_disk(matched: Match, inventory: &Inventory, environment: &Environmen
     let array = inventory.devices.iter().find(|device| {
         let mut slaves: Vec<&str> = device.slaves.iter().map(String::as_str).collect();
         slaves.sort_unstable();
-        members.len() > 1 && device.partition.is_none() && slaves == members
+        // Other devices may be made of the same disks, such as a volume of LVM; those are not ours.
+        let array = device.name.starts_with("md") && device.partition.is_none();
+        array && members.len() > 1 && slaves == members
     });
     ObservedDisk {
         matched,

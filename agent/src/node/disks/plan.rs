@@ -1,20 +1,21 @@
 //! Owns what is done with each disk, and why, as data: the decision, its reasons, the evidence, and the steps.
 //! Touches nothing.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use super::array::{self, Joined};
 use super::efs;
-use super::evidence::{self, Blkid, Evidence, Exclusive};
+use super::evidence::{self, Blkid, Evidence};
 use super::inventory::BlockDevice;
 use super::matching::Match;
+use super::mountable;
 use super::observe::{Looked, Observed, ObservedDisk, ObservedPoint};
-use super::probe::{Class, FoundFileSystem, Signature};
+use super::order;
+use super::probe::FoundFileSystem;
 use super::spec::{DiskSource, DiskSpec, Format, Request, RootAccess};
 use super::step::{DeviceRef, Planned, Step};
-use super::units::{self, Keeper, MountEntry, What};
+
+use super::units::{self, MountEntry, What};
 use super::uuid::Uuid;
 
 /// What is done with a disk or a network file system.
@@ -85,7 +86,7 @@ pub fn plan(request: &Request, observed: &Observed) -> Plan {
         .collect();
     refuse_twice(&mut drafts);
     drafts.extend(request.efs.iter().map(|spec| efs::draft(spec, observed)));
-    let steps = steps(request, observed, &drafts);
+    let steps = order::steps(request, observed, &drafts);
     Plan {
         mounts: drafts.into_iter().map(|draft| draft.mount).collect(),
         steps,
@@ -172,6 +173,7 @@ fn disk_draft(spec: &DiskSpec, disk: &ObservedDisk, observed: &Observed) -> Draf
 
 fn device_draft(mut draft: Draft, spec: &DiskSpec, looked: &Looked, observed: &Observed) -> Draft {
     let Looked { device, evidence, .. } = looked;
+    also_in_fstab(&mut draft, observed);
     let access = match access(&spec.root, observed) {
         Ok(access) => access,
         Err(reason) => return draft.refuse([reason]),
@@ -227,7 +229,7 @@ fn device_draft(mut draft: Draft, spec: &DiskSpec, looked: &Looked, observed: &O
         let wanted = format!("it is not blank and has no {} file system", spec.file_system);
         return draft.refuse(std::iter::once(wanted).chain(reasons));
     };
-    let against = against_mounting(spec, device, evidence, found, made_of, observed);
+    let against = mountable::against_mounting(spec, device, evidence, found, made_of, observed);
     if !against.is_empty() {
         return draft.refuse(against);
     }
@@ -323,8 +325,15 @@ fn missing(source: &DiskSource, observed: &Observed) -> String {
     } else {
         format!("meanwhile: {}", observed.heard.join(", "))
     };
+    let tells = |device: &BlockDevice| device.identity.volume.is_some();
+    let hint = match source {
+        DiskSource::Volume(_) if !observed.inventory.devices.iter().any(tells) => {
+            "; no disk of this machine tells a volume id, as on Xen: name the device instead"
+        }
+        _ => "",
+    };
     format!(
-        "{source} is not there after {:.1} s; disks: {}; {heard}",
+        "{source} is not there after {:.1} s; disks: {}; {heard}{hint}",
         seconds.as_secs_f64(),
         if disks.is_empty() {
             "none".to_owned()
@@ -332,118 +341,6 @@ fn missing(source: &DiskSource, observed: &Observed) -> String {
             disks.join(", ")
         },
     )
-}
-
-/// Everything that speaks against mounting what seems to be the right file system.
-fn against_mounting(
-    spec: &DiskSpec,
-    device: &BlockDevice,
-    evidence: &Evidence,
-    found: &FoundFileSystem,
-    made_of: &[String],
-    observed: &Observed,
-) -> Vec<String> {
-    let mut against = Vec::new();
-    let mut object = |yes: bool, reason: String| {
-        if yes {
-            against.push(reason);
-        }
-    };
-    object(
-        !device.mounts.is_empty(),
-        format!("it is mounted at {}", device.mounts.join(", ")),
-    );
-    object(
-        !device.holders.is_empty(),
-        format!("{} is made of it", device.holders.join(", ")),
-    );
-    object(
-        device.slaves != made_of,
-        format!("it is made of {}", device.slaves.join(", ")),
-    );
-    object(
-        !device.partitions.is_empty(),
-        format!(
-            "it has partitions ({}): name one of them",
-            device.partitions.join(", ")
-        ),
-    );
-    object(device.swap, "it is swapped on".to_owned());
-    let unexplained =
-        evidence.exclusive == Exclusive::Busy && device.mounts.is_empty() && device.holders.is_empty();
-    object(unexplained && !device.swap, "somebody has claimed it".to_owned());
-    if let Some(why) = &evidence.unreadable {
-        object(true, format!("it cannot be read: {why}"));
-    }
-    object(
-        found.unfinished,
-        "mkfs.xfs did not come to its end on it".to_owned(),
-    );
-    object(
-        found.size > device.size,
-        format!(
-            "its {} has {} bytes, and the disk only {}",
-            found.name, found.size, device.size
-        ),
-    );
-    for Signature { kind, offset, .. } in evidence
-        .signatures
-        .iter()
-        .filter(|signature| contradicts(signature, found))
-    {
-        object(
-            true,
-            format!("it also has a signature of {kind} at byte {offset}"),
-        );
-    }
-    match &evidence.blkid {
-        Blkid::Ambivalent => object(true, "blkid finds several things on it".to_owned()),
-        Blkid::Nothing => object(true, format!("blkid finds no {} on it", found.name)),
-        Blkid::Found(_) if evidence.blkid.kind() != Some(found.name) => {
-            object(
-                true,
-                format!(
-                    "blkid takes it for {}",
-                    evidence.blkid.kind().unwrap_or("something else")
-                ),
-            );
-        }
-        Blkid::Found(_) | Blkid::Absent | Blkid::Failed(_) => {}
-    }
-    if let Some(label) = &spec.label {
-        object(
-            *label != found.label,
-            format!("its label is {:?}, and {label:?} is configured", found.label),
-        );
-    }
-    let others: Vec<&str> = observed
-        .uuids
-        .iter()
-        .filter(|(name, uuid)| *uuid == found.uuid && *name != device.name)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    object(
-        !others.is_empty(),
-        format!(
-            "{} has the same UUID, so that a mount by UUID may take either",
-            others.join(", ")
-        ),
-    );
-    against
-}
-
-/// Whether a signature is more than another sign of the same file system. The second copy of a partition table may
-/// be left from before: the file system came later, and was made on the whole disk.
-fn contradicts(signature: &Signature, found: &FoundFileSystem) -> bool {
-    match signature.class {
-        Class::FileSystem => {
-            let same =
-                signature.kind == found.name || (signature.kind == "ext" && found.name.starts_with("ext"));
-            !same
-        }
-        Class::PartitionTable => !signature.backup,
-        Class::Member | Class::Swap => true,
-    }
 }
 
 /// Two sources that turn out to be one device: neither is touched.
@@ -529,6 +426,14 @@ fn after(
     steps
 }
 
+/// What speaks about the same mount point elsewhere.
+pub(super) fn also_in_fstab(draft: &mut Draft, observed: &Observed) {
+    for line in units::foreign_lines(&observed.fstab, &draft.mount.mount_point) {
+        let note = format!("line {line} of /etc/fstab mounts there too: remove it");
+        draft.mount.notes.push(note);
+    }
+}
+
 pub(super) fn hides(draft: &mut Draft, point: &ObservedPoint) {
     if point.entries > 0 {
         let note = format!(
@@ -537,112 +442,4 @@ pub(super) fn hides(draft: &mut Draft, point: &ObservedPoint) {
         );
         draft.mount.notes.push(note);
     }
-}
-
-/// All steps in order: join and format; write down; mount, folders above before those below; grow and owners.
-fn steps(request: &Request, observed: &Observed, drafts: &[Draft]) -> Vec<Planned> {
-    let mut steps = Vec::new();
-    for draft in drafts {
-        let own = draft.before.iter().cloned();
-        steps.extend(own.map(|step| Planned::of(&draft.mount.mount_point, step)));
-    }
-    let mut order: Vec<&Draft> = drafts
-        .iter()
-        .filter(|draft| draft.mount.entry.is_some())
-        .collect();
-    order.sort_by_key(|draft| &draft.mount.mount_point);
-    steps.extend(match observed.keeper {
-        Keeper::Systemd => unit_steps(request, observed, &order),
-        Keeper::Fstab => fstab_steps(request, observed, &order),
-    });
-    for draft in order {
-        let point = &draft.mount.mount_point;
-        let Some(entry) = draft.mount.entry.as_ref() else {
-            continue;
-        };
-        let seen = observed.points.get(point).cloned().unwrap_or_default();
-        if draft.mount.decision != Decision::Keep {
-            if !seen.exists {
-                steps.push(Planned::of(point, Step::MakeFolder { path: point.clone() }));
-            }
-            let mount = Step::Mount {
-                entry: entry.clone(),
-                device: draft.device.clone(),
-            };
-            steps.push(Planned::of(point, mount));
-        }
-        steps.extend(draft.after.iter().cloned().map(|step| Planned::of(point, step)));
-    }
-    steps
-}
-
-fn unit_steps(request: &Request, observed: &Observed, order: &[&Draft]) -> Vec<Planned> {
-    let mut written = Vec::new();
-    let mut enabled = Vec::new();
-    let mut mounts = false;
-    for (draft, entry) in order
-        .iter()
-        .filter_map(|draft| Some((draft, draft.mount.entry.as_ref()?)))
-    {
-        let point = &draft.mount.mount_point;
-        let (path, content) = (entry.unit_path(), entry.unit_content());
-        if observed.units.get(&path) != Some(&content) {
-            written.push(Planned::of(point, Step::Write { path, content }));
-        }
-        if !observed.enabled.contains(&entry.unit()) {
-            enabled.push(Planned::of(point, Step::Enable { unit: entry.unit() }));
-        }
-        mounts |= draft.mount.decision != Decision::Keep;
-    }
-    // Units of mounts that nobody asks for any more go; those that are only refused today stay.
-    let wanted: BTreeSet<String> = observed
-        .points
-        .keys()
-        .map(|point| format!("{}.mount", units::escape_path(point)))
-        .collect();
-    let ours = observed
-        .units
-        .iter()
-        .filter(|(_, content)| content.starts_with(units::HEADER));
-    for (path, _) in ours {
-        let unit = path.rsplit('/').next().unwrap_or_default().to_owned();
-        if request.whole && !wanted.contains(&unit) {
-            if observed.enabled.contains(&unit) {
-                written.push(Planned::shared(Step::Disable { unit }));
-            }
-            written.push(Planned::shared(Step::Remove { path: path.clone() }));
-        }
-    }
-    // A run may have died after writing a unit and before it was read: nothing is mounted without this.
-    if !written.is_empty() || mounts {
-        written.push(Planned::shared(Step::ReloadDefinitions));
-    }
-    written.extend(enabled);
-    written
-}
-
-fn fstab_steps(request: &Request, observed: &Observed, order: &[&Draft]) -> Vec<Planned> {
-    let entries: Vec<MountEntry> = order
-        .iter()
-        .filter_map(|draft| draft.mount.entry.clone())
-        .collect();
-    let written: Vec<&str> = entries.iter().map(|entry| entry.point.as_str()).collect();
-    let mut keep: Vec<&str> = observed
-        .points
-        .keys()
-        .map(String::as_str)
-        .filter(|point| !written.contains(point))
-        .collect();
-    let other = units::our_points(&observed.fstab);
-    if !request.whole {
-        keep.extend(other.iter().copied().filter(|point| !written.contains(point)));
-    }
-    let content = units::fstab(&observed.fstab, &entries, &keep);
-    if content == observed.fstab {
-        return Vec::new();
-    }
-    vec![Planned::shared(Step::Write {
-        path: units::FSTAB.to_owned(),
-        content,
-    })]
 }
