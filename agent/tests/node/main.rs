@@ -6,6 +6,7 @@
 
 mod binaries;
 mod cases;
+mod cluster;
 mod converge;
 mod health;
 mod imds;
@@ -16,4 +17,5 @@ mod sources;
 mod templates;
 
 mod machine;
+mod nodes;
 mod server;
