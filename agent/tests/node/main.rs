@@ -8,6 +8,7 @@ mod binaries;
 mod cases;
 mod cluster;
 mod converge;
+mod drop_ins;
 mod health;
 mod imds;
 mod products;
