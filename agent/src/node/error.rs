@@ -64,7 +64,7 @@ pub enum NodeError {
     Secrets(#[from] SecretsError),
     /// AWS could not be asked.
     #[error(transparent)]
-    Aws(#[from] AwsError),
+    Aws(Box<AwsError>),
     /// Systems Manager could not be asked for what `include` names.
     #[error(transparent)]
     Parameters(#[from] ParametersError),
@@ -126,6 +126,12 @@ pub enum NodeError {
     /// The result could not be written.
     #[error("could not write the output")]
     Output(#[from] std::io::Error),
+}
+
+impl From<AwsError> for NodeError {
+    fn from(error: AwsError) -> Self {
+        Self::Aws(Box::new(error))
+    }
 }
 
 impl From<SourceError> for NodeError {

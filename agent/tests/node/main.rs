@@ -6,8 +6,10 @@
 
 mod binaries;
 mod cases;
+mod cluster;
 mod commands;
 mod converge;
+mod drop_ins;
 mod first_start;
 mod guide;
 mod health;
@@ -20,4 +22,5 @@ mod templates;
 mod watch;
 
 mod machine;
+mod nodes;
 mod server;

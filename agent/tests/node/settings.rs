@@ -393,3 +393,57 @@ fn users_get_the_registries_too() {
         "ecr.users is nobody, and this machine has no such user with a group"
     );
 }
+
+#[test]
+fn another_user_gets_the_state_that_the_first_left_whenever_the_run_dies() {
+    if !nix::unistd::Uid::effective().is_root() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must run this as root: state changes its owner"
+        );
+        eprintln!("SKIPPED: another_user_gets_the_state_… needs root");
+        return;
+    }
+    let wanted = |service: &str| crate::converge::Wanted {
+        spec: spec(&format!("{SERVER}{service}")),
+        versions: machine::versions((1, 21, 0), (1, 11, 0)),
+        secrets: machine::Store::default(),
+    };
+    let (before, after) = (wanted(""), wanted("  service: {user: hashi}\n"));
+    for steps in 0.. {
+        let machine = Machine::new();
+        let append = |path: &str, line: &str| {
+            let text = machine.files.read(path).unwrap().unwrap();
+            let text = [text.as_slice(), line.as_bytes()].concat();
+            machine.files.write_atomic(path, &text, 0o644).unwrap();
+        };
+        append("/etc/passwd", "hashi:x:12345:54321::/home/hashi:/bin/sh\n");
+        append("/etc/group", "hashi:x:54321:\n");
+        assert!(crate::converge::die_after(&machine, &before, usize::MAX));
+        machine
+            .files
+            .write_atomic("/opt/consul/data/raft/raft.db", b"state", 0o600)
+            .unwrap();
+        machine.log.borrow_mut().clear();
+        let whole = crate::converge::die_after(&machine, &after, steps);
+        assert!(crate::converge::die_after(&machine, &after, usize::MAX));
+        crate::converge::assert_converged(&machine, &after.on(&machine), "with another user");
+        for path in [
+            "/opt/consul/data",
+            "/opt/consul/data/raft",
+            "/opt/consul/data/raft/raft.db",
+        ] {
+            assert_eq!(
+                machine.files.owner(path).unwrap(),
+                Some((12345, 54321)),
+                "{path} after {steps}"
+            );
+        }
+        let log = machine.log.borrow();
+        assert_eq!(log[0], "stop consul", "it writes nothing as who it was: {log:?}");
+        if whole {
+            assert_eq!(*log, ["stop consul", "restart consul"]);
+            break;
+        }
+    }
+}

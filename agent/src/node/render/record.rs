@@ -99,9 +99,10 @@ pub(super) fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, Ren
         nomad_https: nomad_tls.is_some_and(|tls| tls.http),
         mounts: Vec::new(),
         dns: recorded_dns(spec),
-        registries: match spec.roles.has(Role::NomadClient) {
-            true => spec.registries.clone(),
-            false => Vec::new(),
+        registries: if spec.roles.has(Role::NomadClient) {
+            spec.registries.clone()
+        } else {
+            Vec::new()
         },
     })
 }
