@@ -20,8 +20,8 @@ const PAGE: usize = 200;
 
 /// The agent. Without a token file it acts with the node's own identity, the secret that the agent itself shows its
 /// servers: they let a node read and drain itself, and bring itself back, but neither make itself ineligible without
-/// a drain nor see its allocations (`nomad/node_endpoint.go`; the secret works in every version from 1.5.4 on,
-/// 1.11.0 included).
+/// a drain nor see its allocations. Tried with 1.11.0 under access control, where the agent's own way of draining
+/// itself is denied (GH-27115); from 1.5.4 on it is the right by which an agent drains itself (`nomad/node_endpoint.go`).
 #[derive(Debug)]
 pub struct NomadAgent<'a> {
     api: Api,
@@ -29,11 +29,6 @@ pub struct NomadAgent<'a> {
     name: String,
     token_file: Option<PathBuf>,
     data: PathBuf,
-}
-
-struct Token {
-    text: Option<String>,
-    own: bool,
 }
 
 impl<'a> NomadAgent<'a> {
@@ -48,21 +43,13 @@ impl<'a> NomadAgent<'a> {
         }
     }
 
-    fn token(&self) -> Result<Token, ApiError> {
+    fn token(&self) -> Result<Option<String>, ApiError> {
         if let Some(path) = &self.token_file {
             let text = self.read(path)?;
-            let text =
-                text.ok_or_else(|| ApiError::Failed(format!("there is no token in {}", path.display())))?;
-            return Ok(Token {
-                text: Some(text),
-                own: false,
-            });
+            let absent = || ApiError::Failed(format!("there is no token in {}", path.display()));
+            return text.ok_or_else(absent).map(Some);
         }
-        let text = self.read(&self.data.join("client/secret-id"))?;
-        Ok(Token {
-            own: text.is_some(),
-            text,
-        })
+        self.read(&self.data.join("client/secret-id"))
     }
 
     fn read(&self, path: &Path) -> Result<Option<String>, ApiError> {
@@ -75,20 +62,20 @@ impl<'a> NomadAgent<'a> {
     }
 
     /// The node's id: kept beside its secret; an agent in development mode keeps neither, but tells the id.
-    fn id(&self, token: &Token) -> Result<String, ApiError> {
+    fn id(&self, token: Option<&str>) -> Result<String, ApiError> {
         if let Some(id) = self.read(&self.data.join("client/client-id"))? {
             return Ok(id);
         }
-        let agent: AgentSelf = self.api.get("/v1/agent/self", token.text.as_deref())?;
+        let agent: AgentSelf = self.api.get("/v1/agent/self", token)?;
         let id = agent.stats.client.and_then(|client| client.node_id);
         id.ok_or_else(|| ApiError::Failed("the agent does not tell its node's id".to_owned()))
     }
 
     fn put(&self, end: &str, body: &serde_json::Value) -> Result<(), ApiError> {
         let token = self.token()?;
-        let path = format!("/v1/node/{}/{end}", self.id(&token)?);
+        let path = format!("/v1/node/{}/{end}", self.id(token.as_deref())?);
         self.api
-            .done("PUT", &path, token.text.as_deref(), Some(body))
+            .done("PUT", &path, token.as_deref(), Some(body))
             .map(drop)
     }
 }
@@ -139,40 +126,31 @@ struct Allocation {
 impl Nomad for NomadAgent<'_> {
     fn node(&self) -> Result<NodeView, ApiError> {
         let token = self.token()?;
-        let path = format!("/v1/node/{}", self.id(&token)?);
-        let node: Node = self.api.get(&path, token.text.as_deref())?;
+        let path = format!("/v1/node/{}", self.id(token.as_deref())?);
+        let node: Node = self.api.get(&path, token.as_deref())?;
+        let eligible = node.scheduling_eligibility == "eligible";
         let drain = match (node.drain_strategy, node.last_drain) {
             (Some(_), _) => DrainView::Running,
             (None, Some(last)) if last.status == "complete" => DrainView::Complete,
+            // Before 1.1 the last drain was not remembered; one that left the node ineligible was not cancelled.
+            (None, None) if !eligible => DrainView::Complete,
             (None, _) => DrainView::None,
         };
-        Ok(NodeView {
-            eligible: node.scheduling_eligibility == "eligible",
-            drain,
-        })
+        Ok(NodeView { eligible, drain })
     }
 
     fn allocations(&self, ignore_system_jobs: bool) -> Result<Option<u32>, ApiError> {
         let token = self.token()?;
-        let text = token.text.as_deref();
-        // Who may see no allocation gets an empty list, as if there were none: the right is asked for first.
-        if token.own {
-            match self.api.done("GET", "/v1/nodes?per_page=1", text, None) {
-                Ok(_) => {}
-                Err(ApiError::Denied(_)) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
         let filter = format!(
             "NodeID == \"{}\" and ClientStatus != \"complete\" and ClientStatus != \"failed\" and ClientStatus != \
              \"lost\"",
-            self.id(&token)?
+            self.id(token.as_deref())?
         );
         let path = format!(
             "/v1/allocations?namespace=*&task_states=false&per_page={PAGE}&filter={}",
             escape(&filter)
         );
-        match self.api.get::<Vec<Allocation>>(&path, text) {
+        match self.api.get::<Vec<Allocation>>(&path, token.as_deref()) {
             Ok(allocations) => {
                 let counts =
                     |allocation: &&Allocation| !(ignore_system_jobs && allocation.job_type == "system");
@@ -210,13 +188,13 @@ impl Nomad for NomadAgent<'_> {
     }
 
     fn raft(&self) -> Result<Raft, ApiError> {
-        self.api.raft(&self.name, self.token()?.text.as_deref())
+        self.api.raft(&self.name, self.token()?.as_deref())
     }
 
     fn leaves_on_signal(&self) -> Result<Option<bool>, ApiError> {
         match self
             .api
-            .get::<AgentSelf>("/v1/agent/self", self.token()?.text.as_deref())
+            .get::<AgentSelf>("/v1/agent/self", self.token()?.as_deref())
         {
             Ok(agent) => Ok(agent.config.and_then(|config| config.leave_on_terminate)),
             Err(ApiError::Denied(_)) => Ok(None),

@@ -59,6 +59,8 @@ pub struct Engine<'a> {
     /// When a shutdown must have ended.
     stop_by: Option<Timestamp>,
     resumed: bool,
+    /// Whether nothing may be written: what would be done is only told.
+    pub(super) dry: bool,
 }
 
 impl<'a> Engine<'a> {
@@ -79,6 +81,7 @@ impl<'a> Engine<'a> {
             arrived: false,
             stop_by: None,
             resumed,
+            dry: false,
         };
         if let Some(text) = fault {
             engine.tell(&Event::Warning { text });
@@ -165,6 +168,7 @@ impl<'a> Engine<'a> {
 
     /// Asks every source once and tells what would be done now, without doing it.
     pub fn preview(&mut self) -> Next {
+        self.dry = true;
         self.hear();
         let wish = self.wish();
         let next = decide::next(self.spec, &wish, &self.state.progress, &self.retries, self.now());
@@ -214,6 +218,9 @@ impl<'a> Engine<'a> {
     }
 
     pub(super) fn store(&mut self) {
+        if self.dry {
+            return;
+        }
         if let Err(error) = self.journal.store(&self.state) {
             let reason =
                 std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));

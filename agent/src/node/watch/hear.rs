@@ -75,7 +75,7 @@ impl Engine<'_> {
     fn aim(&mut self, target: Target) {
         let before = self.state.notices.target.replace(target.clone());
         let away = before.is_some_and(|before| before != Target::InService && before != Target::Terminated);
-        if away && target == Target::InService {
+        if away && target == Target::InService && !self.dry {
             self.arrived = false;
             if let Err(error) = self.journal.set_arriving(true) {
                 self.tell(&Event::Warning {

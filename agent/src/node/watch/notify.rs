@@ -19,7 +19,16 @@ impl Notify {
             }
             .ok()
         });
-        Self(address.and_then(|address| Some((UnixDatagram::unbound().ok()?, address))))
+        let socket = UnixDatagram::unbound().and_then(|socket| {
+            // A service manager that does not listen must not hold up a drain.
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        });
+        Self(
+            address
+                .zip(socket.ok())
+                .map(|(address, socket)| (socket, address)),
+        )
     }
 
     /// The service does its work.
@@ -77,6 +86,17 @@ mod tests {
         let listener = UnixDatagram::bind_addr(&address).unwrap();
         Notify::to(Some(&format!("@{name}"))).alive();
         assert_eq!(heard(&listener), "WATCHDOG=1");
+    }
+
+    #[test]
+    fn nobody_who_does_not_listen_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let _deaf = UnixDatagram::bind(&path).unwrap();
+        let notify = Notify::to(path.to_str());
+        for _ in 0..10_000 {
+            notify.alive();
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::time::Timestamp;
 pub(super) struct Told {
     pub(super) wish: Option<(Posture, Option<Timestamp>, Vec<String>)>,
     pub(super) settled: bool,
+    pub(super) status: String,
     /// How many allocations are left, if it can be told; none when a drain begins.
     pub(super) draining: Option<Left>,
     pub(super) failures: BTreeMap<&'static str, String>,
@@ -55,7 +56,10 @@ impl Engine<'_> {
             (_, false) => format!("on the way to {}", wish.posture),
             (_, true) => wish.posture.to_string(),
         };
-        self.ports.notify.status(&status);
+        if self.told.status != status {
+            self.ports.notify.status(&status);
+            self.told.status = status;
+        }
         if !settled || self.told.settled {
             return;
         }
