@@ -6,8 +6,8 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use similar::TextDiff;
 
+use super::unified;
 use crate::host::{FileError, Files};
 use crate::node::apply::{Change, Observed, ObservedFile};
 use crate::node::pipeline::Planned;
@@ -139,11 +139,8 @@ fn difference(change: &Change, observed: &Observed, files: &Files) -> Result<Opt
     };
     let name = |there: bool| if there { path.as_str() } else { "/dev/null" };
     let (old_text, new_text) = (side(old.as_deref()), side(new.map(|(_, content)| content)));
-    let text = TextDiff::from_lines(&old_text, &new_text)
-        .unified_diff()
-        .context_radius(3)
-        .header(name(old.is_some()), name(new.is_some()))
-        .to_string();
+    let names = (name(old.is_some()), name(new.is_some()));
+    let text = unified::difference(&old_text, &new_text, names);
     Ok(Some(text))
 }
 

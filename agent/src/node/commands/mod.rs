@@ -6,6 +6,7 @@ mod dry_run;
 mod explain;
 mod render;
 mod schema;
+mod unified;
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -33,7 +33,7 @@ pub use record::Number;
 pub use resolve::{ResolveError, asks_for_group, resolve};
 pub use roles::{Role, Roles};
 pub use schema::{Slot, json_schema, reference, slot, top_keys};
-pub(crate) use tree::yaml;
+pub(crate) use tree::plain;
 pub use values::*;
 
 /// Version of the document that this code reads.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value as Json;
 use serde_saphyr::{DuplicateKeyPolicy, Options, Spanned};
 
 use super::fault::Fault;
@@ -105,9 +106,34 @@ pub(super) fn join(path: &str, key: &str) -> String {
     }
 }
 
+/// YAML as JSON, for documents that are not NodeConfig; the error says what is wrong. There is one instance of the
+/// parser in the agent, and this uses it: each further type to parse into would add a hundred kilobytes.
+pub(crate) fn plain(bytes: &[u8]) -> Result<Json, String> {
+    let document = Document {
+        origin: Origin::Sample,
+        bytes: bytes.to_vec(),
+    };
+    parse(&document).map(json).map_err(|fault| fault.message)
+}
+
+fn json(node: Node) -> Json {
+    match node.value {
+        Value::Null => Json::Null,
+        Value::Boolean(value) => Json::Bool(value),
+        Value::Number(value) => Json::from(value),
+        Value::OtherNumber(value) => Json::from(value),
+        Value::Text(text) => Json::String(text),
+        Value::List(list) => list.into_iter().map(json).collect(),
+        Value::Map(entries) => {
+            let entry = |entry: Entry| (entry.key, json(entry.node));
+            Json::Object(entries.into_iter().map(entry).collect())
+        }
+    }
+}
+
 /// How YAML is read: a key only once; `yes`, `on` and `y` are texts as in YAML 1.2, and as editors and Terraform see
 /// them; aliases only as many as people write, so that no document grows beyond what can be held.
-pub(crate) fn yaml() -> Options {
+fn yaml() -> Options {
     serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::Error,
         strict_booleans: true,

@@ -3,26 +3,8 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-
 use super::{CONFIGURATION, DROP_INS, Document, Origin, user_data};
 use crate::node::config;
-
-/// The part of cloud-config that is looked at.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct CloudConfig {
-    write_files: Vec<WriteFile>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct WriteFile {
-    path: String,
-    content: String,
-    /// `gzip`, `base64` and their kin: what is packed is seen by its bytes.
-    encoding: String,
-}
 
 /// Documents that a cloud-config would write, in the order in which the node would read them; none if these bytes are
 /// no cloud-config, or one of another form than its module `write_files` describes.
@@ -30,19 +12,21 @@ pub fn written(bytes: &[u8]) -> Vec<Document> {
     if !bytes.trim_ascii_start().starts_with(b"#cloud-config\n") && !bytes.starts_with(b"#cloud-config\r\n") {
         return Vec::new();
     }
-    let read: Result<CloudConfig, _> = serde_saphyr::from_slice_with_options(bytes, config::yaml());
+    let read = config::plain(bytes).unwrap_or_default();
     let mut documents: Vec<Document> = Vec::new();
-    for file in read.unwrap_or_default().write_files {
-        let path = Path::new(&file.path);
-        let origin = if file.path == CONFIGURATION {
+    for file in read["write_files"].as_array().into_iter().flatten() {
+        let text = |key: &str| file[key].as_str().unwrap_or_default();
+        let path = Path::new(text("path"));
+        let origin = if path == Path::new(CONFIGURATION) {
             Origin::File(path.to_owned())
         } else if path.parent() == Some(Path::new(DROP_INS)) {
             Origin::DropIn(path.to_owned())
         } else {
             continue;
         };
-        let content = file.content.into_bytes();
-        let bytes = if file.encoding.is_empty() || file.encoding == "text/plain" {
+        let content = text("content").as_bytes().to_vec();
+        // `gzip`, `base64` and their kin: how it is packed is seen by its bytes.
+        let bytes = if matches!(text("encoding"), "" | "text/plain") {
             content
         } else {
             user_data::unpacked(content).unwrap_or_default()

@@ -51,7 +51,7 @@ pub(super) fn document(key: &str, value: &str) -> Result<Document, Fault> {
     let text = || Json::String(value.to_owned());
     let value = match &slot {
         Some(slot) if slot.text => text(),
-        _ => match serde_saphyr::from_str_with_options::<Json>(value, config::yaml()) {
+        _ => match config::plain(value.as_bytes()) {
             Ok(scalar @ (Json::Bool(_) | Json::Number(_) | Json::String(_))) => scalar,
             Ok(Json::Null) => return Err(fault(key, path, "must have a value, got nothing")),
             _ => text(),

@@ -10,7 +10,7 @@ use std::io::Read;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flate2::read::MultiGzDecoder;
-use serde::Deserialize;
+use serde_json::Value as Json;
 
 use super::mime::{self, Part};
 use super::{Document, Origin};
@@ -157,28 +157,29 @@ impl UserData {
 
     /// A list of parts in YAML; one without a type is known by its beginning.
     fn archive(&mut self, origin: &Origin, content: &[u8]) {
-        let entries: Vec<Entry> = match serde_saphyr::from_slice_with_options(content, config::yaml()) {
-            Ok(entries) => entries,
-            Err(error) => {
-                let said = error.without_snippet().to_string();
-                let said = said.lines().next().unwrap_or_default();
-                self.fault(
-                    origin.clone(),
-                    format!("is a cloud-config archive that is not readable: {said}"),
-                );
+        let entries = match config::plain(content) {
+            Ok(Json::Array(entries)) => entries,
+            Ok(_) => {
+                let message = "is a cloud-config archive that is no list of parts";
+                self.fault(origin.clone(), message.to_owned());
+                return;
+            }
+            Err(said) => {
+                self.fault(origin.clone(), format!("is a cloud-config archive that {said}"));
                 return;
             }
         };
-        for (index, entry) in entries.into_iter().enumerate() {
-            let (content, media_type, name) = match entry {
-                Entry::Text(content) => (content, None, None),
-                Entry::Part(part) => (part.content, part.media_type, part.filename),
-            };
+        for (index, entry) in entries.iter().enumerate() {
+            let text = |key: &str| entry[key].as_str().map(str::to_owned);
+            let content = entry
+                .as_str()
+                .map_or_else(|| text("content"), |text| Some(text.to_owned()));
+            let (media_type, name) = (text("type"), text("filename"));
             let origin = Origin::UserDataPart {
                 number: index + 1,
                 name,
             };
-            let content = content.into_bytes();
+            let content = content.unwrap_or_default().into_bytes();
             match (media_type.as_deref(), kind(&content)) {
                 (Some(MEDIA_TYPE | MEDIA_TYPE_JSON), _) => self.document(origin, content),
                 (Some(other), kind) if !VAGUE.contains(&other) || kind != Kind::NodeConfig => {
@@ -190,23 +191,6 @@ impl UserData {
             }
         }
     }
-}
-
-/// An entry of a cloud-config archive, as cloud-init takes it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Entry {
-    Text(String),
-    Part(ArchivePart),
-}
-
-#[derive(Deserialize)]
-struct ArchivePart {
-    #[serde(default)]
-    content: String,
-    #[serde(rename = "type")]
-    media_type: Option<String>,
-    filename: Option<String>,
 }
 
 /// Content without the gzip and base64 around it.
