@@ -119,6 +119,12 @@ impl Node {
             nomad_servers: None,
             consul: Version::new(1, 21, 5),
             nomad: Version::new(1, 11, 0),
+            consul_acl: false,
+            nomad_acl: false,
+            nomad_https: false,
+            mounts: Vec::new(),
+            dns: None,
+            registries: Vec::new(),
         };
         let write = |path: &str, text: &[u8]| files.write_atomic(path, text, 0o644).unwrap();
         write(RECORD, &serde_json::to_vec(&record).unwrap());
