@@ -14,6 +14,9 @@ use crate::error::AgentError;
 use crate::host::{Files, RealPrograms};
 use crate::node::cli::{ApplyArguments, CheckArguments, HealthArguments};
 use crate::node::disks::cli::DisksArguments;
+use crate::node::drain::cli::{DrainArguments, EligibleArguments, LeaveArguments};
+use crate::node::report::ReportArguments;
+use crate::node::watch::cli::WatchArguments;
 use crate::output;
 
 /// A program that this binary is under another name.
@@ -79,6 +82,25 @@ pub enum Command {
         Without --map: each disk, what it is, and what would be done with it and why."
     )]
     Disks(DisksArguments),
+    /// Show what the last `apply` did, and how long each part of it took.
+    #[command(after_help = "Example: cos-agent report")]
+    Report(ReportArguments),
+    /// Watch for notices that this node must go, and see to it: the service cos-agent-watch.
+    #[command(after_help = "Example: cos-agent watch --once\n\n\
+        Without --once it runs until it is told to stop.")]
+    Watch(WatchArguments),
+    /// Have this node's jobs moved away, and take no more.
+    #[command(
+        after_help = "Example: cos-agent drain --deadline 10m --reason \"disk swap\"\n\n\
+        The node stays so, also over a reboot, until cos-agent eligible."
+    )]
+    Drain(DrainArguments),
+    /// Make this node eligible again after drain or leave.
+    #[command(after_help = "Example: cos-agent eligible")]
+    Eligible(EligibleArguments),
+    /// Drain this node, then leave Nomad and Consul; a server only if quorum survives it.
+    #[command(after_help = "Example: cos-agent leave --deadline 5m")]
+    Leave(LeaveArguments),
     /// Print the version and the architecture.
     #[command(after_help = "Example: cos-agent version")]
     Version,
@@ -158,6 +180,15 @@ impl Command {
             Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::EcrLogin(arguments) => Ok(arguments.run()?),
             Self::Disks(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Report(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            // No client of Auto Scaling's API yet: hooks are told of and not completed.
+            Self::Watch(arguments) => {
+                let socket = std::env::var("NOTIFY_SOCKET").ok();
+                Ok(arguments.run(None, socket.as_deref(), &mut io::stdout(), &mut io::stderr())?)
+            }
+            Self::Drain(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Eligible(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Leave(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Version => {
                 output::data(&format!(
                     "cos-agent {} {}",

@@ -239,3 +239,46 @@ fn hook(node: Node<'_, '_>) -> Option<LifecycleHook> {
         default_result,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use roxmltree::Document;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_answer_brings_it_down(
+            text in r"(</?(member|Instances|MinSize|DesiredCapacity|HeartbeatTimeout|InstanceId)>|-?[0-9]{1,20}|[a-zA-Z:_ ]{1,9}|&amp;){0,40}",
+        ) {
+            if let Ok(document) = Document::parse(&format!("<member>{text}</member>")) {
+                let root = document.root_element();
+                let _ = (membership(root), group(root), hook(root));
+            }
+        }
+
+        #[test]
+        fn a_group_is_read_whatever_its_numbers(desired in any::<u64>(), least in any::<u32>(), most in any::<u32>()) {
+            let text = format!(
+                "<member><AutoScalingGroupName>g</AutoScalingGroupName><MinSize>{least}</MinSize>\
+                 <MaxSize>{most}</MaxSize><DesiredCapacity>{desired}</DesiredCapacity></member>"
+            );
+            let document = Document::parse(&text).unwrap();
+            let read = group(document.root_element()).map(|group| group.desired);
+            prop_assert_eq!(read, u32::try_from(desired).ok());
+        }
+
+        #[test]
+        fn a_hook_never_waits_longer_than_aws_lets_it(heartbeat in any::<u32>()) {
+            let text = format!(
+                "<member><LifecycleHookName>h</LifecycleHookName><HeartbeatTimeout>{heartbeat}</HeartbeatTimeout>\
+                 <LifecycleTransition>autoscaling:EC2_INSTANCE_LAUNCHING</LifecycleTransition></member>"
+            );
+            let document = Document::parse(&text).unwrap();
+            let hook = hook(document.root_element()).unwrap();
+            prop_assert!(hook.global_timeout <= Duration::from_hours(48));
+            prop_assert_eq!(hook.default_result, LifecycleResult::Abandon);
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::credentials::{Credentials, Provider};
 use super::endpoint::{self, Service, Variant};
 use super::environment::Environment;
-use super::error::{AwsError, Kind};
+use super::error::{AwsError, Kind, said};
 use super::refusal::{Refusal, Verdict};
 use super::sign::{self, Signable};
 use super::transport::{Reply, Transport, Trouble};
@@ -259,7 +259,7 @@ fn refused<T>(
         Verdict::Throttled => Ok(Outcome::Passing(Kind::Throttled { code, message })),
         Verdict::Passing => Ok(Outcome::Passing(Kind::Unavailable {
             endpoint,
-            reason: format!("it answers {status} {code} {message}"),
+            reason: said(&["it answers", &status.to_string(), &code, &message]),
         })),
         Verdict::Credentials => {
             let kind = Kind::CredentialsRefused {

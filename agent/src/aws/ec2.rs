@@ -72,3 +72,22 @@ fn volume(node: Node<'_, '_>, instance: &str) -> Option<Volume> {
         attachment: attachment.and_then(|attachment| field(attachment, "status")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use roxmltree::Document;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_answer_brings_it_down(
+            text in r"(</?(item|attachmentSet|volumeId|size|status|instanceId|snapshotId)/?>|-?[0-9]{1,20}|[a-z:_ -]{1,9}){0,40}",
+        ) {
+            if let Ok(document) = Document::parse(&format!("<item>{text}</item>")) {
+                let _ = volume(document.root_element(), "i-1");
+            }
+        }
+    }
+}

@@ -152,6 +152,41 @@ mod tests {
         );
     }
 
+    /// `agent/tests/aws/models.py` says where the file is from.
+    #[test]
+    fn addresses_are_those_of_botocores_rules() {
+        let models: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/aws/models.json")).unwrap();
+        let mut compared = 0;
+        for service in [
+            Service::AutoScaling,
+            Service::Ec2,
+            Service::Ecr,
+            Service::EcrPublic,
+            Service::Ssm,
+        ] {
+            let name = service.signing_name();
+            assert_eq!(models["endpoint_variables"][name], service.variable());
+            for (key, expected) in models["hosts"][name].as_object().unwrap() {
+                let (partition, variant) = key.split_once(' ').unwrap();
+                let variant = Variant {
+                    fips: variant.contains("fips"),
+                    dual_stack: variant.contains("dual"),
+                };
+                for region in models["partitions"][partition]["regions"].as_array().unwrap() {
+                    let region = region.as_str().unwrap();
+                    assert_eq!(
+                        host(service, region, None, variant),
+                        expected.as_str().unwrap().replace("REGION", region),
+                        "{name} {key}"
+                    );
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 900, "{compared}");
+    }
+
     #[test]
     fn the_environment_comes_first_and_can_be_told_not_to() {
         let ask = |variables: &[(&str, &str)], service| {

@@ -42,7 +42,7 @@ pub enum Kind {
     #[error("there are no credentials to sign the request with")]
     Credentials(#[from] CredentialsError),
     /// The service does not take the credentials, and there are no newer ones.
-    #[error("AWS does not take the credentials of {holder}: {code} {message}")]
+    #[error("AWS does not take the credentials of {holder}: {}", said(&[code, message]))]
     CredentialsRefused {
         /// Where they came from.
         holder: String,
@@ -80,7 +80,7 @@ pub enum Kind {
         reason: String,
     },
     /// Too many requests until the deadline.
-    #[error("the service takes no more requests now: {code} {message}")]
+    #[error("the service takes no more requests now: {}", said(&[code, message]))]
     Throttled {
         /// The service's word.
         code: String,
@@ -104,7 +104,7 @@ pub enum Kind {
         region: String,
     },
     /// The request itself is refused.
-    #[error("the service refuses the request ({status} {code}): {message}")]
+    #[error("the service refuses the request: {}", said(&[&status.to_string(), code, message]))]
     Rejected {
         /// HTTP status.
         status: u16,
@@ -113,6 +113,16 @@ pub enum Kind {
         /// What it says about it.
         message: String,
     },
+}
+
+/// Words of the service, of which each may be missing.
+pub(super) fn said(words: &[&str]) -> String {
+    let words: Vec<&str> = words
+        .iter()
+        .map(|word| word.trim())
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.join(" ")
 }
 
 fn on(resource: Option<&str>) -> String {

@@ -73,13 +73,29 @@ struct ParameterAnswer {
 }
 
 impl ParameterAnswer {
-    /// Whether this is the parameter that was asked for as `name`: by name or by ARN, with its selector.
+    /// Whether this is the parameter that was asked for as `name`: by name or by ARN, each with `:version` or `:label`
+    /// or without. The service repeats such an ending; moto does not, and is told by the version.
     fn answers(&self, name: &str) -> bool {
-        let bare = self
-            .selector
-            .as_deref()
-            .map_or(name, |selector| name.strip_suffix(selector).unwrap_or(name));
-        self.name == bare || self.arn.as_deref() == Some(bare)
+        let (bare, ending) = split(name);
+        let same = self.name == bare || self.arn.as_deref() == Some(bare);
+        let told = self.selector.as_deref().filter(|told| !told.is_empty());
+        same && match (told, ending) {
+            (Some(told), Some(ending)) => told.trim_start_matches(':') == ending,
+            (Some(_), None) => false,
+            (None, Some(ending)) => ending
+                .parse()
+                .map_or(true, |version: u64| version == self.version),
+            (None, None) => true,
+        }
+    }
+}
+
+/// The name without its `:version` or `:label`, and that. Colons of an ARN come before its last slash.
+fn split(name: &str) -> (&str, Option<&str>) {
+    let last = name.rfind('/').map_or(0, |slash| slash + 1);
+    match name[last..].find(':') {
+        Some(colon) => (&name[..last + colon], Some(&name[last + colon + 1..])),
+        None => (name, None),
     }
 }
 
@@ -150,7 +166,11 @@ impl Client {
             let answer: GetParametersAnswer =
                 self.json(Service::Ssm, ACTION, "AmazonSSM.GetParameters", &request, Ok)?;
             for &name in names {
-                match answer.parameters.iter().find(|parameter| parameter.answers(name)) {
+                let answering = answer
+                    .parameters
+                    .iter()
+                    .filter(|parameter| parameter.answers(name));
+                match answering.max_by_key(|parameter| parameter.version) {
                     Some(parameter) if !answer.invalid_parameters.iter().any(|invalid| invalid == name) => {
                         let parameter = Parameter {
                             value: parameter.value.clone(),
@@ -243,5 +263,52 @@ impl Client {
             take(answer?)
         })?;
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_from_versions_and_labels() {
+        let arn = "arn:aws:ssm:eu-central-1:123456789012:parameter/cos/key";
+        for (name, bare, ending) in [
+            ("/cos/key", "/cos/key", None),
+            ("/cos/key:3", "/cos/key", Some("3")),
+            ("key:current", "key", Some("current")),
+            (arn, arn, None),
+            (&format!("{arn}:3"), arn, Some("3")),
+            ("", "", None),
+            ("/:", "/", Some("")),
+        ] {
+            assert_eq!(split(name), (bare, ending), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_none_is_refused_without_being_shown() {
+        for (token, reason) in [
+            ("not base64: planted", "not base64"),
+            ("cGxhbnRlZA==", "not of the form"),
+            ("OnBsYW50ZWQ=", "not of the form"),
+            ("/////w==", "no text"),
+        ] {
+            let data = AuthorizationData {
+                authorization_token: Secret::new(token.to_owned()),
+                expires_at: 1.5,
+                proxy_endpoint: None,
+            };
+            let error = data.read().unwrap_err();
+            assert!(error.contains(reason) && !error.contains("planted"), "{error}");
+        }
+        for expires_at in [-1.0, f64::NAN, f64::INFINITY, 1e30] {
+            let data = AuthorizationData {
+                authorization_token: Secret::new("QVdTOnA=".to_owned()),
+                expires_at,
+                proxy_endpoint: None,
+            };
+            assert!(data.read().is_err(), "{expires_at}");
+        }
     }
 }

@@ -71,6 +71,29 @@ impl Partition {
 mod tests {
     use super::*;
 
+    /// `agent/tests/aws/models.py` says where the file is from.
+    #[test]
+    fn partitions_are_those_of_botocore() {
+        let models: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/aws/models.json")).unwrap();
+        let known = models["partitions"].as_object().unwrap();
+        assert_eq!(known.len(), OTHERS.len() + 1);
+        for (name, told) in known {
+            for region in told["regions"].as_array().unwrap() {
+                let partition = Partition::of(region.as_str().unwrap());
+                assert_eq!(
+                    (partition.name, partition.domain, partition.dual_stack_domain),
+                    (
+                        name.as_str(),
+                        told["domain"].as_str().unwrap(),
+                        told["dual_stack_domain"].as_str().unwrap()
+                    ),
+                    "{region}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn a_region_tells_its_partition() {
         for (region, name) in [

@@ -80,7 +80,7 @@ impl Client {
         loop {
             let page = |root: Node<'_, '_>| {
                 let next = root
-                    .descendants()
+                    .children()
                     .find(|node| node.tag_name().name().eq_ignore_ascii_case(token))
                     .map(text)
                     .filter(|token| !token.is_empty());

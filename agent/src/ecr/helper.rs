@@ -12,7 +12,7 @@ use super::cache::{Age, Cache, Entry};
 use super::error::{EcrError, one_line};
 use super::host::Registry;
 use crate::aws::{AwsError, Client, Environment, Secret, Service, Settings};
-use crate::host::{FileLock, Files};
+use crate::host::{FileError, FileLock, Files};
 use crate::node::wait::{self, Backoff, WaitError};
 
 /// Longest time for a login: Nomad waits for its helpers without a limit of its own.
@@ -162,11 +162,14 @@ impl Helper {
         tell: &mut dyn FnMut(&str),
     ) -> Result<Login, EcrError> {
         let start = (Instant::now(), SystemTime::now());
-        if let Err(reason) = cache.prepare() {
+        let mut alone = |reason: String| {
             tell(&format!(
                 "logins cannot be kept, so that every pull asks for one: {reason}"
             ));
-            return Ok(ask(client, registry, self.deadline)?.into());
+            Ok(ask(client, registry, self.deadline)?.into())
+        };
+        if let Err(reason) = cache.prepare() {
+            return alone(reason);
         }
         let host = || registry.host.clone();
         let _lock: FileLock = match wait_for(cache, key, start.1, self.deadline) {
@@ -179,7 +182,7 @@ impl Helper {
                 });
             }
             Ok(Waited::Lock(lock)) => lock,
-            Err(WaitError::Probe(error)) => return Err(error),
+            Err(WaitError::Probe(error)) => return alone(one_line(&error)),
             Err(WaitError::Deadline { after, .. }) => return Err(EcrError::Busy { host: host(), after }),
         };
         let left = self.deadline.saturating_sub(start.0.elapsed());
@@ -213,7 +216,7 @@ fn wait_for(
     key: &str,
     since: SystemTime,
     deadline: Duration,
-) -> Result<Waited, WaitError<EcrError>> {
+) -> Result<Waited, WaitError<FileError>> {
     wait::until(deadline, LOOK, || {
         let lock = cache.try_lock(key)?;
         // Looked at with the lock in hand, so that nothing can come in between; and without it, so that nobody waits

@@ -3,17 +3,20 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::apply::ExecuteError;
+use super::apply::Change;
 use super::config;
-use super::health::{self, LocalApis, LocalConsul};
-use super::pipeline::{self, Environment, Mode, NodeError};
+use super::error::NodeError;
+use super::health::{self, LocalApis, LocalConsul, Probes, System};
+use super::pipeline::{self, Applied, Environment, Mode};
 use super::render::{RECORD, Record};
-use super::services;
+use super::report::{BootReport, Timeline};
 use super::sources::{Document, Imds, InstanceFacts, Sources, imds};
+use super::{services, warm};
 use crate::aws::{self, Client, Settings};
 use crate::host::{Files, RealPrograms};
 
@@ -53,59 +56,113 @@ impl ApplyArguments {
             return Err(NodeError::Usage(message.to_owned()));
         }
         let files = Files::new(&self.root);
+        let timeline = Timeline::new();
+        let ended = self.pass(mode, &files, &timeline, talk);
+        if mode == Mode::Execute {
+            let report = BootReport::new(&timeline, ended.as_ref(), &files);
+            // A node that cannot keep its report may still do its work.
+            if let Err(error) = report.write(&files) {
+                let _ = writeln!(talk, "note: {error}: {}", error.source);
+            }
+        }
+        self.show(mode, &ended?, out, talk)
+    }
+
+    /// One pass over the node.
+    fn pass(
+        &self,
+        mode: Mode,
+        files: &Files,
+        timeline: &Timeline,
+        talk: &mut dyn Write,
+    ) -> Result<Applied, NodeError> {
+        if mode == Mode::Execute {
+            warm::consul(files);
+        }
+        let programs = RealPrograms;
+        // Units of another root cannot be asked for: all of them count as absent.
+        let own = self.root == std::path::Path::new("/");
+        let manage = || {
+            if own {
+                services::detect(files, &programs)
+            } else {
+                None
+            }
+        };
         let imds = Imds::new(&self.imds, imds::BUDGET);
         let sources = Sources {
-            files: &files,
+            files,
             named: &self.config,
             imds: Some(&imds),
             parameters: None,
         };
-        let (config, gathered) = match pipeline::configure(&sources) {
+        // The machine is looked at while the metadata service answers.
+        let (configured, resolver) = thread::scope(|scope| {
+            let resolver = scope.spawn(|| {
+                let manager = manage();
+                pipeline::look_at_resolver(files, manager.as_deref(), &programs, timeline)
+            });
+            let configured = pipeline::configure(&sources, timeline);
+            let resolver = resolver
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (configured, resolver)
+        });
+        let (config, gathered) = match configured {
             Err(NodeError::Configuration(faults)) => {
                 tell_faults(&faults, talk)?;
                 return Err(NodeError::Configuration(faults));
             }
             other => other?,
         };
+        if mode == Mode::Execute {
+            warm::others(files, &config.role);
+        }
         let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
-        let spec = config::resolve(&config, &facts, None)?;
-        let programs = RealPrograms;
-        // Units of another root cannot be asked for: all of them count as absent.
-        let manager = match mode {
-            Mode::Execute => Some(services::detect(&files, &programs).ok_or(NodeError::NoServiceManager)?),
-            Mode::DryRun if self.root == std::path::Path::new("/") => services::detect(&files, &programs),
-            Mode::DryRun => None,
-        };
+        let mut spec = config::resolve(&config, &facts, None)?;
+        let manager = manage();
+        if mode == Mode::Execute && manager.is_none() {
+            return Err(NodeError::NoServiceManager);
+        }
+        spec.settle_dns(&resolver?)?;
         let aws = Client::new(Settings {
             domain: Some(facts.domain.clone()),
             imds: Some(self.imds.clone()),
             ..Settings::new(&facts.region, aws::Environment::of_process())
         });
         let environment = Environment {
-            files: &files,
+            files,
             programs: &programs,
             manager: manager.as_deref(),
             consul: &LocalConsul::new(&self.consul),
             secrets: &aws,
             deadline: self.deadline,
+            timeline,
         };
-        let applied = pipeline::apply_spec(&spec, &environment, mode, |change| {
+        let tell = |change: &Change| {
             // What was done counts, not whether somebody reads it.
             let _ = writeln!(talk, "{change}");
-        });
-        if let (Err(NodeError::Execute(ExecuteError::Unit { unit, .. })), Some(manager)) =
-            (&applied, &manager)
-        {
-            for line in manager.last_words(unit.name()) {
-                writeln!(talk, "  {}: {line}", unit.name())?;
-            }
+        };
+        let (applied, last_words) = pipeline::apply_spec_with_last_words(&spec, &environment, mode, tell);
+        for line in last_words {
+            writeln!(talk, "  {line}")?;
         }
-        let applied = applied?;
+        applied
+    }
+
+    /// Shows what was done, or would be.
+    fn show(
+        &self,
+        mode: Mode,
+        applied: &Applied,
+        out: &mut dyn Write,
+        talk: &mut dyn Write,
+    ) -> Result<(), NodeError> {
         for note in &applied.notes {
             let _ = writeln!(talk, "note: {note}");
         }
         if self.json {
-            return print_json(out, &applied);
+            return print_json(out, applied);
         }
         for change in applied.changes.0.iter().filter(|_| mode == Mode::DryRun) {
             writeln!(out, "would {change}")?;
@@ -192,7 +249,14 @@ impl HealthArguments {
         let record = files.read(RECORD)?.ok_or(NodeError::NeverApplied)?;
         let record: Record = serde_json::from_slice(&record).map_err(NodeError::Record)?;
         let apis = LocalApis::new(&self.consul, &self.nomad, files.locate(health::DOCKER_SOCKET));
-        let health = health::prove(&record, &apis, self.deadline);
+        let probes = Probes {
+            apis: &apis,
+            files: &files,
+            programs: &RealPrograms,
+            system: System::Configured,
+            registries: None,
+        };
+        let health = health::prove(&record, &probes, self.deadline);
         if self.json {
             print_json(out, &health)?;
         } else {
@@ -204,6 +268,9 @@ impl HealthArguments {
                     outcome.check.to_string(),
                     outcome.reason
                 )?;
+                if let Some(hint) = &outcome.hint {
+                    writeln!(out, "{:21}hint: {hint}", "")?;
+                }
             }
         }
         if health.healthy {

@@ -1,18 +1,24 @@
-//! Owns what the agent does on a node: apply, check, health. Touches `host`, the metadata service and local HTTP.
+//! Owns what the agent does on a node: apply, check, health, drain, watch. Touches `host`, the metadata service and local HTTP.
 
 pub mod accounts;
 pub mod apply;
 pub mod cli;
 pub mod config;
 pub mod disks;
+pub mod drain;
+mod error;
 pub mod health;
 mod http;
+mod notes;
 mod pipeline;
 pub mod render;
+pub mod report;
 pub mod secrets;
 pub mod services;
 pub mod sources;
 pub(crate) mod wait;
+mod warm;
+pub mod watch;
 
 use std::path::Path;
 
@@ -22,7 +28,11 @@ use render::{Installed, Versions};
 use secrets::Fetched;
 use sources::InstanceFacts;
 
-pub use pipeline::{Applied, Environment, Mode, NodeError, apply_spec, configure};
+pub use error::NodeError;
+pub use pipeline::{
+    Applied, Environment, Mode, Planned, apply_spec, apply_spec_with_last_words, configure, look_at_resolver,
+    plan_spec,
+};
 
 use crate::host::{Files, Invocation};
 

@@ -1,190 +1,49 @@
 //! Owns one pass over a node: sources, configuration, rendering, comparison, judgement, changes.
 //! Touches only what the rooms it calls touch.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use thiserror::Error;
 
 use super::accounts::Accounts;
 use super::apply::{
-    Change, ChangeSet, ExecuteError, Executor, JudgeError, ObserveError, Observed, Ports, diff, judge,
-    observe,
+    Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, Observed, Ports, Verdicts,
+    diff, judge, observe,
 };
-use super::config::{self, Faults, NodeConfig, NodeSpec, ResolveError, Roles};
-use super::disks::DisksError;
+use super::config::{self, NodeConfig, NodeSpec, Roles};
+use super::error::NodeError;
 use super::health::ConsulApi;
-use super::render::{self, DesiredState, Installed, RenderError, VersionError, Versions};
-use super::secrets::{Fetched, Secrets, SecretsError};
+use super::notes::notes;
+use super::render::{self, DesiredState, Installed, Recognised, Unit, Versions, dns};
+use super::report::Timeline;
+use super::secrets::{Fetched, Secrets};
 use super::services::ServiceManager;
-use super::sources::{
-    CONFIGURATION, DROP_INS, Gathered, ImdsError, ParametersError, SourceError, Sources, gather,
-};
+use super::sources::resolver::{self, ResolverFacts};
+use super::sources::{Gathered, Imds, Sources, gather};
 use crate::host::{FileError, Files, ProgramError, Programs};
 
-/// `apply`, `check` or `health` came to a bad end.
-#[derive(Debug, Error)]
-pub enum NodeError {
-    /// The document has faults; each was told before.
-    #[error(transparent)]
-    Configuration(#[from] Faults),
-    /// Nobody said what this node is for.
-    #[error(
-        "this node has no configuration: there is none in its tags, in its user-data{}, at {CONFIGURATION} or in \
-         {DROP_INS}",
-        held(others)
-    )]
-    NoConfiguration {
-        /// What user-data holds, in words.
-        others: Vec<String>,
-    },
-    /// A file that was named does not exist.
-    #[error("there is no file {}", .0.display())]
-    NoFile(PathBuf),
-    /// Some of the documents given to `check` have faults; each was told before.
-    #[error("{faulty} of {all} documents have faults")]
-    Check {
-        /// How many have faults.
-        faulty: usize,
-        /// How many were given.
-        all: usize,
-    },
-    /// Arguments that do not go together.
-    #[error("{0}")]
-    Usage(String),
-    /// The configuration leaves to AWS what AWS does not tell.
-    #[error(transparent)]
-    Resolve(#[from] ResolveError),
-    /// The configuration asks for what the installed version cannot do.
-    #[error(transparent)]
-    Render(#[from] RenderError),
-    /// The metadata service could not be asked.
-    #[error(transparent)]
-    Imds(#[from] ImdsError),
-    /// The secrets that the configuration names cannot be had.
-    #[error(transparent)]
-    Secrets(#[from] SecretsError),
-    /// Systems Manager could not be asked for what `include` names.
-    #[error(transparent)]
-    Parameters(#[from] ParametersError),
-    /// `include` names parameters where nobody can be asked for them.
-    #[error("include names parameter {0}, and Systems Manager cannot be asked here")]
-    NoParameters(String),
-    /// What is installed cannot be told.
-    #[error(transparent)]
-    Version(#[from] VersionError),
-    /// The node could not be looked at.
-    #[error(transparent)]
-    Observe(#[from] ObserveError),
-    /// The products refuse the configuration.
-    #[error(transparent)]
-    Judge(#[from] JudgeError),
-    /// A change failed.
-    #[error(transparent)]
-    Execute(#[from] ExecuteError),
-    /// A file could not be read.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// Disks are not as they should be.
-    #[error(transparent)]
-    Disks(#[from] DisksError),
-    /// Nothing starts services here.
-    #[error("this machine runs neither systemd nor System V scripts")]
-    NoServiceManager,
-    /// The record of the last `apply` is not readable.
-    #[error("{} is not readable", render::RECORD)]
-    Record(#[source] serde_json::Error),
-    /// `apply` never came to its end here.
-    #[error("this node was never configured: there is no {}", render::RECORD)]
-    NeverApplied,
-    /// Checks of the node failed; each was told before.
-    #[error("{failed} of {all} checks failed within {:.0} s", deadline.as_secs_f64())]
-    Unhealthy {
-        /// How many failed.
-        failed: usize,
-        /// How many there are for this role.
-        all: usize,
-        /// The deadline.
-        deadline: Duration,
-    },
-    /// The result could not be written.
-    #[error("could not write the output")]
-    Output(#[from] std::io::Error),
-}
-
-impl From<SourceError> for NodeError {
-    fn from(error: SourceError) -> Self {
-        match error {
-            SourceError::File(error) => Self::File(error),
-            SourceError::NoFile(path) => Self::NoFile(path),
-            SourceError::Imds(error) => Self::Imds(error),
-            SourceError::Parameters(error) => Self::Parameters(error),
-            SourceError::NoParameters { name } => Self::NoParameters(name),
-            SourceError::Faults(faults) => Self::Configuration(faults),
-        }
-    }
-}
-
-/// ` (a #cloud-config)`, or nothing.
-fn held(others: &[String]) -> String {
-    if others.is_empty() {
-        return String::new();
-    }
-    format!(" ({})", others.join(", "))
-}
-
-impl NodeError {
-    /// Exit code: 2 where the user's words or arguments are at fault, 6 where a step on the node failed.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Configuration(_)
-            | Self::NoConfiguration { .. }
-            | Self::NoFile(_)
-            | Self::Check { .. }
-            | Self::Usage(_)
-            | Self::Render(_)
-            | Self::Judge(JudgeError::Refused {
-                source: ProgramError::Failed { .. },
-                ..
-            }) => 2,
-            Self::Disks(error) => error.exit_code(),
-            _ => 6,
-        }
-    }
-
-    /// What the reader may do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Configuration(_) | Self::Check { .. } => {
-                Some("templates/user-data/ of COS has a complete document for each role".to_owned())
-            }
-            Self::NoConfiguration { .. } => Some(format!(
-                "let user-data write {CONFIGURATION} (templates/user-data/ of COS), or name a file by --config"
-            )),
-            Self::NoParameters(name) => Some(format!("give it by --parameter {name}=FILE")),
-            Self::Imds(error) => error.hint(),
-            Self::Secrets(error) => error.hint(),
-            Self::Disks(error) => error.hint(),
-            Self::Version(_)
-            | Self::Observe(
-                ObserveError::NoService { .. } | ObserveError::NoGroup { .. } | ObserveError::NoUser { .. },
-            ) => Some("cos-agent configures instances of images that cos-bake made".to_owned()),
-            Self::Execute(ExecuteError::Unit { unit, .. }) => {
-                Some(format!("journalctl --unit {} --lines 50", unit.name()))
-            }
-            Self::NeverApplied => Some("run cos-agent apply first".to_owned()),
-            Self::Unhealthy { .. } => {
-                Some("journalctl --unit consul --unit nomad --unit docker --lines 50".to_owned())
-            }
-            _ => None,
-        }
-    }
+/// What the machine has to resolve names with, which nothing of the configuration changes.
+pub fn look_at_resolver(
+    files: &Files,
+    manager: Option<&dyn ServiceManager>,
+    programs: &dyn Programs,
+    timeline: &Timeline,
+) -> Result<ResolverFacts, FileError> {
+    timeline.measure("look at the resolver", || {
+        resolver::observe(files, manager, programs, &dns::FILES)
+    })
 }
 
 /// Reads the node's configuration from its sources, and what the instance is.
-pub fn configure(sources: &Sources) -> Result<(NodeConfig, Gathered), NodeError> {
-    let gathered = gather(sources)?;
+pub fn configure(sources: &Sources, timeline: &Timeline) -> Result<(NodeConfig, Gathered), NodeError> {
+    let mut running = timeline.begin("documents");
+    let gathered = gather(sources);
+    running.retried(sources.imds.map_or(0, Imds::retries));
+    if gathered.is_err() {
+        running.fail();
+    }
+    drop(running);
+    let gathered = gathered?;
     if gathered.documents.is_empty() {
         return Err(NodeError::NoConfiguration {
             others: gathered.others,
@@ -208,6 +67,8 @@ pub struct Environment<'a> {
     pub secrets: &'a dyn Secrets,
     /// How long all waits together may take.
     pub deadline: Duration,
+    /// Records what takes how long.
+    pub timeline: &'a Timeline,
 }
 
 /// Whether changes are carried out or only told.
@@ -238,6 +99,76 @@ pub struct Applied {
     pub milliseconds: u128,
 }
 
+/// What a node should be, what it is, and what must be done.
+#[derive(Debug)]
+pub struct Planned {
+    /// What it should be.
+    pub desired: DesiredState,
+    /// What it is.
+    pub observed: Observed,
+    /// What must be done, in order.
+    pub changes: ChangeSet,
+    /// What the reader should know though it is no fault.
+    pub notes: Vec<String>,
+    versions: Versions,
+    secrets: Fetched,
+    verdicts: Verdicts,
+    recognised: Recognised,
+}
+
+/// Finds out what must be done to make the node what `spec` says, and has judged what must be judged before. A dry run
+/// has everything judged.
+pub fn plan_spec(spec: &NodeSpec, environment: &Environment, mode: Mode) -> Result<Planned, NodeError> {
+    let Environment {
+        files,
+        programs,
+        manager,
+        secrets,
+        timeline,
+        ..
+    } = *environment;
+    if let Some(plan) = &spec.dns.plan {
+        timeline.decide("names below .consul", plan.resolver, &plan.reason);
+    }
+    let recognised = timeline.measure("versions", || render::recognise(files, programs, timeline))?;
+    let versions = recognised.versions;
+    let accounts = Accounts::read(files)?;
+    let installed = Installed { versions, accounts };
+    // A dry run needs them too: only with them can it tell what would change, and have it judged.
+    let secrets = timeline.measure("secrets", || Fetched::fetch(spec, secrets, files))?;
+    let desired = timeline.measure("render", || render::render(spec, &installed, &secrets))?;
+    let observed = timeline.measure("observe", || observe(&desired, files, manager))?;
+    let changes = diff(&desired, &observed);
+    let verdicts = Verdicts::find(&desired, &observed, files, mode == Mode::DryRun)?;
+    let mut notes = notes(spec, &desired, &observed, &changes, files)?;
+    if !changes.0.is_empty() {
+        for (product, judgement) in verdicts.judgements() {
+            timeline.decide(
+                format!("{product} judges its configuration"),
+                judgement.word(),
+                judgement.reason(),
+            );
+        }
+        let before = verdicts.products(Judgement::Before);
+        if !before.is_empty() {
+            let judged = timeline.measure("judge", || {
+                judge(&desired, &versions, &secrets, files, programs, &before)
+            });
+            notes.extend(judged?);
+        }
+    }
+    Ok(Planned {
+        desired,
+        observed,
+        changes,
+        notes,
+        versions,
+        secrets,
+        verdicts,
+        recognised,
+    })
+}
+
 /// Makes the node what `spec` says. `tell` hears of each change before it is carried out.
 pub fn apply_spec(
     spec: &NodeSpec,
@@ -245,106 +176,109 @@ pub fn apply_spec(
     mode: Mode,
     mut tell: impl FnMut(&Change),
 ) -> Result<Applied, NodeError> {
+    apply_spec_with_last_words(spec, environment, mode, &mut tell).0
+}
+
+/// As [`apply_spec`], with the last that a unit said if it does not do its work: lines for people, without any of the
+/// node's secrets.
+pub fn apply_spec_with_last_words(
+    spec: &NodeSpec,
+    environment: &Environment,
+    mode: Mode,
+    mut tell: impl FnMut(&Change),
+) -> (Result<Applied, NodeError>, Vec<String>) {
     let start = Instant::now();
+    let planned = match plan_spec(spec, environment, mode) {
+        Ok(planned) => planned,
+        Err(error) => return (Err(error), Vec::new()),
+    };
+    let done = match mode {
+        Mode::Execute => carry_out(&planned, environment, &mut tell),
+        Mode::DryRun => Ok(()),
+    };
+    let Err(error) = done else {
+        return (Ok(Applied::new(spec, planned, mode, start)), Vec::new());
+    };
+    let mut last_words = Vec::new();
+    if let (NodeError::Execute(ExecuteError::Unit { unit, .. }), Some(manager)) =
+        (&error, environment.manager)
+    {
+        let said = manager.last_words(unit.name());
+        let told = |line: &String| format!("{}: {}", unit.name(), planned.secrets.redact(line));
+        last_words.extend(said.iter().map(told));
+    }
+    (Err(error), last_words)
+}
+
+/// Carries out what was planned.
+pub(super) fn carry_out(
+    planned: &Planned,
+    environment: &Environment,
+    tell: &mut dyn FnMut(&Change),
+) -> Result<(), NodeError> {
     let Environment {
         files,
-        programs,
         manager,
         consul,
-        secrets,
         deadline,
+        timeline,
+        ..
     } = *environment;
-    let installed = Installed {
-        versions: Versions::detect(files, programs)?,
-        accounts: Accounts::read(files)?,
-    };
-    // A dry run needs them too: only with them can it tell what would change, and have it judged.
-    let secrets = Fetched::fetch(spec, secrets, files)?;
-    let desired = render::render(spec, &installed, &secrets)?;
-    let observed = observe(&desired, files, manager)?;
-    let changes = diff(&desired, &observed);
-    let mut notes = notes(&desired, &observed, &changes, files)?;
-    if !changes.0.is_empty() {
-        notes.extend(judge(&desired, &installed.versions, &secrets, files, programs)?);
+    if planned.changes.0.is_empty() {
+        return Ok(());
     }
-    if mode == Mode::Execute {
-        let ports = Ports {
-            files,
-            manager: manager.ok_or(NodeError::NoServiceManager)?,
-            consul,
-        };
-        let executor = Executor::new(ports, deadline);
-        for change in &changes.0 {
-            tell(change);
-            executor.execute(change)?;
+    let ports = Ports {
+        files,
+        manager: manager.ok_or(NodeError::NoServiceManager)?,
+        consul,
+    };
+    let refusal = |unit| refusal(unit, planned, environment);
+    let mut listeners = Listeners {
+        tell,
+        refusal: &refusal,
+        timeline,
+    };
+    Executor::new(ports, deadline).carry_out(&planned.changes, &mut listeners)?;
+    // Only notes: without them the next run asks and has judged once more.
+    for kept in [planned.verdicts.keep(files), planned.recognised.keep(files)] {
+        if let Err(error) = kept {
+            timeline.decide("note for the next run", "not kept", error);
         }
     }
-    Ok(Applied {
-        roles: spec.roles.clone(),
-        name: spec.name.clone(),
-        datacenter: spec.datacenter.clone(),
-        executed: mode == Mode::Execute,
-        changes,
-        notes,
-        milliseconds: start.elapsed().as_millis(),
-    })
+    Ok(())
 }
 
-/// What the reader should know beside the changes.
-fn notes(
-    desired: &DesiredState,
-    observed: &Observed,
-    changes: &ChangeSet,
-    files: &Files,
-) -> Result<Vec<String>, FileError> {
-    let mut notes = rotations(observed, changes);
-    notes.extend(no_helper(desired, files)?);
-    Ok(notes)
-}
-
-/// Secrets of which a product has a copy of its own: nothing is restarted for them, because that would change nothing.
-fn rotations(observed: &Observed, changes: &ChangeSet) -> Vec<String> {
-    let note = |change: &Change| {
-        let Change::Write { path, .. } = change else {
-            return None;
-        };
-        // Written for the first time it counts.
-        observed.files.get(path)?;
-        match path.as_str() {
-            render::CONSUL_GOSSIP => Some(
-                "the gossip key of Consul changed: agents that run keep the keys of their keyring, and would not \
-                 understand one that starts with another; on one server, `consul keyring -install` the new key before \
-                 nodes get it, then `-use` it, then `-remove` the old one"
-                    .to_owned(),
-            ),
-            render::NOMAD_GOSSIP => Some(
-                "the gossip key of Nomad changed: servers that run keep the keys of their keyring, and would not \
-                 understand one that starts with another; on one server, `nomad operator gossip keyring install` the \
-                 new key before nodes get it, then `use` it, then `remove` the old one"
-                    .to_owned(),
-            ),
-            path if path.ends_with(render::INTRODUCTION_TOKEN) => Some(
-                "the introduction token changed: Nomad reads it when it starts; if this client was not let in yet, \
-                 restart it (systemctl restart nomad)"
-                    .to_owned(),
-            ),
-            _ => None,
+impl Applied {
+    /// What came of a plan.
+    pub(super) fn new(spec: &NodeSpec, planned: Planned, mode: Mode, start: Instant) -> Self {
+        Self {
+            roles: spec.roles.clone(),
+            name: spec.name.clone(),
+            datacenter: spec.datacenter.clone(),
+            executed: mode == Mode::Execute,
+            changes: planned.changes,
+            notes: planned.notes,
+            milliseconds: start.elapsed().as_millis(),
         }
-    };
-    changes.0.iter().filter_map(note).collect()
+    }
 }
 
-/// The image may be without the helper that the Docker configuration names; every other registry works then.
-fn no_helper(desired: &DesiredState, files: &Files) -> Result<Option<String>, FileError> {
-    const HELPER: &str = "docker-credential-ecr-login";
-    let wanted = desired
-        .files
-        .get(render::DOCKER_CLIENT_CONFIGURATION)
-        .is_some_and(Option::is_some);
-    let mut there = false;
-    for folder in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"] {
-        there |= files.mode(format!("{folder}/{HELPER}"))?.is_some();
+/// Why a product that judges by its start did not come up, if the reason is its configuration: its validator says it in
+/// words. What its validator takes, and a validator that does not answer, is no refusal.
+fn refusal(unit: Unit, planned: &Planned, environment: &Environment) -> Option<JudgeError> {
+    let product = planned.verdicts.judged_by_start(unit)?;
+    let Environment { files, programs, .. } = *environment;
+    let Planned {
+        desired,
+        versions,
+        secrets,
+        ..
+    } = planned;
+    match judge(desired, versions, secrets, files, programs, &[product]) {
+        Err(JudgeError::Refused {
+            product,
+            source: source @ ProgramError::Failed { .. },
+        }) => Some(JudgeError::RefusedAtStart { product, source }),
+        _ => None,
     }
-    let note = || format!("{HELPER} is not installed: images cannot be pulled from ECR");
-    Ok((wanted && !there).then(note))
 }

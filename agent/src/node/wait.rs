@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,10 +20,10 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// For services on this machine: from 50 ms to 1 s.
+    /// For services on this machine, which cost nothing to ask: from 5 ms to half a second.
     pub(crate) const LOCAL: Self = Self {
-        first: Duration::from_millis(50),
-        longest: Duration::from_secs(1),
+        first: Duration::from_millis(5),
+        longest: Duration::from_millis(500),
     };
 }
 
@@ -121,6 +122,18 @@ pub(crate) fn until_rung<T, E>(
 /// Waits in silence, for a bell that cannot ring.
 pub(crate) fn pause(time: Duration) {
     thread::sleep(time);
+}
+
+/// Waits for a message, or until `pause` has passed. Without a sender that is left it only pauses.
+pub(crate) fn message<T>(messages: &mpsc::Receiver<T>, pause: Duration) -> Option<T> {
+    match messages.recv_timeout(pause) {
+        Ok(message) => Some(message),
+        Err(mpsc::RecvTimeoutError::Timeout) => None,
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            thread::sleep(pause);
+            None
+        }
+    }
 }
 
 /// Between a half and all of `pause`.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use cos_agent::node::apply::{Executor, Ports, diff, observe};
+use cos_agent::node::apply::{Change, Executor, Ports, diff, observe};
 use cos_agent::node::config::{self, NodeSpec, Role};
 use cos_agent::node::render::{self, CONSUL_CONFIGURATION, DesiredState, Versions};
+use cos_agent::node::report::{Decision, Timeline};
 use cos_agent::node::secrets::Fetched;
 use cos_agent::node::sources::{Document, InstanceFacts, Origin};
 use cos_agent::node::{Applied, Environment, Mode, NodeError, apply_spec};
@@ -46,6 +47,16 @@ fn nomad_client(pool: &str) -> NodeSpec {
 }
 
 fn apply(machine: &Machine, spec: &NodeSpec, binaries: &Binaries, mode: Mode) -> Result<Applied, NodeError> {
+    apply_recorded(machine, spec, binaries, mode, &Timeline::new())
+}
+
+fn apply_recorded(
+    machine: &Machine,
+    spec: &NodeSpec,
+    binaries: &Binaries,
+    mode: Mode,
+    timeline: &Timeline,
+) -> Result<Applied, NodeError> {
     let environment = Environment {
         files: &machine.files,
         programs: binaries,
@@ -53,6 +64,7 @@ fn apply(machine: &Machine, spec: &NodeSpec, binaries: &Binaries, mode: Mode) ->
         consul: machine,
         secrets: &Store::default(),
         deadline: Duration::from_secs(1),
+        timeline,
     };
     apply_spec(spec, &environment, mode, |_| {})
 }
@@ -368,20 +380,138 @@ fn what_the_products_refuse_changes_nothing() {
     assert_eq!(machine.state(), before);
 }
 
-#[test]
-fn an_operators_file_is_judged_together_with_ours() {
-    let machine = Machine::new();
+/// An operator's file that Consul does not take.
+fn typo(machine: &Machine) -> Binaries {
     machine
         .files
         .write_atomic("/opt/consul/config/zz.json", b"{\"typo\": 1}", 0o640)
         .unwrap();
-    let strict = Binaries {
+    Binaries {
         refuses: Some("typo"),
         ..Binaries::TODAY
+    }
+}
+
+#[test]
+fn an_operators_file_is_judged_together_with_ours() {
+    let machine = Machine::new();
+    apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
+    let strict = typo(&machine);
+    let before = machine.state();
+    let error = apply(&machine, &nomad_client("b"), &strict, Mode::Execute).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("Consul refuses the configuration of this node; nothing was changed"),
+        "{error}"
+    );
+    assert_eq!(machine.state(), before);
+}
+
+#[test]
+fn what_does_not_run_yet_judges_by_its_start_and_is_stopped_if_it_refuses() {
+    for how in ["fails", "is started again and again"] {
+        let machine = Machine::new();
+        let strict = typo(&machine);
+        match how {
+            "fails" => machine.broken.borrow_mut().push("consul"),
+            _ => machine.restless.borrow_mut().push("consul"),
+        }
+        let timeline = Timeline::new();
+        let error =
+            apply_recorded(&machine, &nomad_client("a"), &strict, Mode::Execute, &timeline).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Consul refuses the configuration of this node; it was stopped again and does not start at boot"
+        );
+        assert_eq!(error.exit_code(), 2);
+        let consul = machine.units.borrow()["consul"].clone();
+        assert!(!consul.enabled && consul.runs_with.is_none(), "{how}: {consul:?}");
+        assert!(!machine.log.borrow().contains(&"start nomad".to_owned()));
+        let phases = timeline.phases();
+        assert!(
+            phases.iter().any(|phase| phase.name == "consul" && phase.failed),
+            "{phases:?}"
+        );
+        // The typo is taken out, and the node comes up.
+        machine.files.remove("/opt/consul/config/zz.json").unwrap();
+        machine.broken.borrow_mut().clear();
+        machine.restless.borrow_mut().clear();
+        apply(&machine, &nomad_client("a"), &strict, Mode::Execute).unwrap();
+        let desired = Wanted::new(nomad_client("a"), versions((1, 11, 0))).on(&machine);
+        assert_converged(&machine, &desired, how);
+    }
+}
+
+#[test]
+fn a_unit_that_fails_with_a_good_configuration_is_waited_for() {
+    let machine = Machine::new();
+    machine.restless.borrow_mut().push("nomad");
+    let error = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap_err();
+    assert!(
+        error.to_string().starts_with("nomad does not do its work"),
+        "{error}"
+    );
+    assert!(machine.units.borrow()["nomad"].runs_with.is_some());
+}
+
+/// What was decided about when Consul and Nomad judge, in one word each.
+fn judgements(timeline: &Timeline) -> Vec<String> {
+    let about = |decision: &Decision| decision.subject.ends_with("judges its configuration");
+    let decisions = timeline.decisions();
+    decisions
+        .iter()
+        .filter(|decision| about(decision))
+        .map(|decision| decision.choice.clone())
+        .collect()
+}
+
+#[test]
+fn nothing_that_runs_is_restarted_before_its_product_judged() {
+    let machine = Machine::new();
+    let run = |pool: &str| {
+        let timeline = Timeline::new();
+        apply_recorded(
+            &machine,
+            &nomad_client(pool),
+            &Binaries::TODAY,
+            Mode::Execute,
+            &timeline,
+        )
+        .unwrap();
+        judgements(&timeline)
     };
-    let error = apply(&machine, &nomad_client("a"), &strict, Mode::Execute).unwrap_err();
-    assert!(error.to_string().contains("Consul refuses"), "{error}");
-    assert_eq!(machine.files.read(CONSUL_CONFIGURATION).unwrap(), None);
+    for product in ["consul", "nomad"] {
+        let binary = format!("/opt/{product}/bin/{product}");
+        machine.files.write_atomic(binary, b"binary", 0o755).unwrap();
+    }
+    assert_eq!(run("a"), ["by its start", "by its start"]);
+    // Consul accepted its configuration by starting with it; Nomad's is another now.
+    assert_eq!(run("b"), ["not again", "before any change"]);
+    machine.reboot();
+    assert_eq!(run("b"), ["not again", "not again"]);
+    assert_eq!(run("c"), ["not again", "before any change"]);
+}
+
+#[test]
+fn the_start_of_consul_and_docker_is_asked_before_definitions_are_read() {
+    let changes = apply(
+        &Machine::new(),
+        &nomad_client("a"),
+        &Binaries::TODAY,
+        Mode::DryRun,
+    )
+    .unwrap()
+    .changes;
+    let told: Vec<String> = changes.0.iter().map(ToString::to_string).collect();
+    let place = |words: &str| told.iter().position(|line| line == words).unwrap();
+    let reload = place("reload the service manager's definitions");
+    assert!(place("start consul") < reload && place("start docker") < reload);
+    // Nomad has a definition of its own, and needs both.
+    assert!(reload < place("wait for consul") && place("wait for docker") < place("start nomad"));
+    assert!(told.iter().all(|line| !line.starts_with("write")
+        || line < &told[place("start consul")]
+        || place(line) < place("start consul")));
 }
 
 #[test]
@@ -507,5 +637,33 @@ proptest! {
         prop_assert!(die_after(&machine, &wanted, usize::MAX));
         let observed = observe(&desired, &machine.files, Some(&machine)).unwrap();
         prop_assert!(diff(&desired, &observed).0.is_empty());
+    }
+
+    /// Files are written several at a time: a run that dies leaves any of them written and any not.
+    #[test]
+    fn with_any_files_written_and_any_not_the_next_run_converges(mask in any::<u32>(), back in any::<bool>()) {
+        let machine = Machine::new();
+        let wanted = |pool| Wanted::new(nomad_client(pool), versions((1, 11, 0)));
+        let (before, after) = (wanted("a"), wanted("b"));
+        if back {
+            prop_assert!(die_after(&machine, &before, usize::MAX));
+        }
+        let desired = after.on(&machine);
+        let changes = diff(&desired, &observe(&desired, &machine.files, Some(&machine)).unwrap());
+        let ports = Ports { files: &machine.files, manager: &machine, consul: &machine };
+        let executor = Executor::new(ports, Duration::from_secs(1));
+        let is_file = |change: &&Change| matches!(change, Change::Write { .. } | Change::Remove { .. });
+        // What comes before the files, and then some of them.
+        let first = changes.0.iter().position(|change| is_file(&change)).unwrap();
+        changes.0[..first].iter().for_each(|change| executor.execute(change).unwrap());
+        for (index, change) in changes.0.iter().filter(is_file).enumerate() {
+            if mask & (1 << index) != 0 {
+                executor.execute(change).unwrap();
+            }
+        }
+        machine.crash_units();
+        let last = if back { &before } else { &after };
+        prop_assert!(die_after(&machine, last, usize::MAX));
+        assert_converged(&machine, &last.on(&machine), "some files written");
     }
 }

@@ -5,9 +5,10 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use cos_agent::host::{Files, RealPrograms};
 use cos_agent::node::config::Role;
-use cos_agent::node::health::{Health, LocalApis, prove};
-use cos_agent::node::render::{Record, Version};
+use cos_agent::node::health::{Failure, Health, LocalApis, Probes, RegistryTokens, System, examine, prove};
+use cos_agent::node::render::{ExpectedMount, Record, Version};
 
 use crate::server::{Request, Response, Server};
 
@@ -26,6 +27,20 @@ fn record(role: Role) -> Record {
         consul_acl: false,
         nomad_acl: false,
         nomad_https: false,
+        mounts: Vec::new(),
+        dns: None,
+        registries: Vec::new(),
+    }
+}
+
+/// Probes of a machine without files.
+fn probes<'a>(apis: &'a LocalApis, files: &'a Files) -> Probes<'a> {
+    Probes {
+        apis,
+        files,
+        programs: &RealPrograms,
+        system: System::Configured,
+        registries: None,
     }
 }
 
@@ -105,7 +120,11 @@ fn each_role_is_healthy_when_all_answer_well() {
         (Role::NomadClient, 6),
     ] {
         let apis = LocalApis::new(&consul.url, &nomad.url, socket.clone());
-        let health = prove(&record(role), &apis, Duration::from_secs(5));
+        let health = prove(
+            &record(role),
+            &probes(&apis, &Files::new("/nonexistent")),
+            Duration::from_secs(5),
+        );
         assert!(health.healthy, "{health:?}");
         assert_eq!(health.checks.len(), checks);
     }
@@ -134,7 +153,11 @@ fn each_failure_is_named_with_its_last_reason() {
     let socket = folder.path().join("docker.sock");
     let start = Instant::now();
     let apis = LocalApis::new(&consul.url, &nomad.url, socket.clone());
-    let health = prove(&record(Role::NomadClient), &apis, Duration::from_millis(300));
+    let health = prove(
+        &record(Role::NomadClient),
+        &probes(&apis, &Files::new("/nonexistent")),
+        Duration::from_millis(300),
+    );
     assert!(
         start.elapsed() < Duration::from_secs(3),
         "the checks wait side by side"
@@ -179,10 +202,91 @@ fn what_comes_late_is_waited_for() {
         }
     });
     let apis = LocalApis::new(&consul.url, "http://127.0.0.1:1", "/nonexistent".into());
-    let health = prove(&record(Role::ConsulServer), &apis, Duration::from_secs(10));
+    let health = prove(
+        &record(Role::ConsulServer),
+        &probes(&apis, &Files::new("/nonexistent")),
+        Duration::from_secs(10),
+    );
     assert!(health.healthy, "{health:?}");
 }
 
+/// A role that may not, and one that may.
+struct Registry(Result<String, Failure>);
+
+impl RegistryTokens for Registry {
+    fn obtainable(&self, hosts: &[String]) -> Result<String, Failure> {
+        assert_eq!(hosts, ["123456789012.dkr.ecr.eu-central-1.amazonaws.com"]);
+        self.0.clone()
+    }
+}
+
+#[test]
+fn a_node_is_checked_for_what_it_has() {
+    let (consul, nomad) = (Server::start(consul), Server::start(nomad));
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::new(folder.path());
+    let apis = LocalApis::new(&consul.url, &nomad.url, folder.path().join("docker.sock"));
+    let names = |outcomes: &[cos_agent::node::health::Outcome]| -> Vec<String> {
+        outcomes.iter().map(|outcome| outcome.check.to_string()).collect()
+    };
+    // As an apply before this version recorded it.
+    let old = record(Role::NomadClient);
+    assert_eq!(
+        names(&examine(&old, &probes(&apis, &files))),
+        [
+            "consul-agent",
+            "consul-leader",
+            "consul-members",
+            "nomad-agent",
+            "docker",
+            "nomad-node"
+        ]
+    );
+    let new = Record {
+        version: 2,
+        mounts: vec![ExpectedMount {
+            point: "/srv".to_owned(),
+            source: None,
+        }],
+        registries: vec!["123456789012.dkr.ecr.eu-central-1.amazonaws.com".to_owned()],
+        ..old
+    };
+    let denied = Registry(Err(Failure::passing("denied").hint("ecr:GetAuthorizationToken")));
+    let with_registries = Probes {
+        registries: Some(&denied),
+        ..probes(&apis, &files)
+    };
+    let outcomes = examine(&new, &with_registries);
+    assert_eq!(names(&outcomes)[6..], ["disks", "cni", "ecr"]);
+    let [disks, cni, ecr] = &outcomes[6..] else {
+        panic!()
+    };
+    assert_eq!(disks.reason, "nothing is mounted at /srv");
+    assert!(cni.hard && cni.reason.contains("/opt/cni/bin/bridge"));
+    assert_eq!(
+        (ecr.reason.as_str(), ecr.hint.as_deref()),
+        ("denied", Some("ecr:GetAuthorizationToken"))
+    );
+}
+
+#[test]
+fn what_cannot_pass_any_more_is_not_waited_for() {
+    let (consul, nomad) = (Server::start(consul), Server::start(nomad));
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::new(folder.path());
+    let socket = folder.path().join("docker.sock");
+    docker(&socket, "200 OK");
+    let apis = LocalApis::new(&consul.url, &nomad.url, socket);
+    let record = Record {
+        version: 2,
+        ..record(Role::NomadClient)
+    };
+    let start = Instant::now();
+    let health = prove(&record, &probes(&apis, &files), Duration::from_mins(1));
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(!health.healthy);
+    assert!(!reason(&health, "cni").0 && reason(&health, "docker").0);
+}
 #[test]
 fn a_consul_that_asks_for_a_token_answers() {
     use cos_agent::node::health::{ConsulApi, LocalConsul};

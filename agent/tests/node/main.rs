@@ -9,6 +9,7 @@ mod cases;
 mod cluster;
 mod converge;
 mod drop_ins;
+mod first_start;
 mod health;
 mod imds;
 mod products;
@@ -16,6 +17,7 @@ mod secrets;
 mod settings;
 mod sources;
 mod templates;
+mod watch;
 
 mod machine;
 mod nodes;

@@ -15,6 +15,7 @@ use cos_agent::host::{Files, ProgramError, RealPrograms};
 use cos_agent::node::config;
 use cos_agent::node::health::{CONSUL_URL, LocalConsul};
 use cos_agent::node::render::{CONSUL_FOLDER, NOMAD_FOLDER, Product};
+use cos_agent::node::report::Timeline;
 use cos_agent::node::services::{Activity, Condition, ServiceManager};
 use cos_agent::node::sources::{Document, InstanceFacts, Origin};
 use cos_agent::node::{Applied, Environment, Mode, apply_spec};
@@ -217,11 +218,10 @@ impl Node {
                 manager: Some(&manager),
                 consul: &LocalConsul::new(CONSUL_URL),
                 secrets: &secrets,
+                timeline: &Timeline::new(),
                 deadline: PATIENCE,
             };
-            let applied = apply_spec(&spec, &environment, Mode::Execute, |change| {
-                eprintln!("  {change}")
-            });
+            let applied = apply_spec(&spec, &environment, Mode::Execute, |_| {});
             (applied, manager.services.into_inner())
         });
         *self.services.borrow_mut() = services;
@@ -390,6 +390,7 @@ impl ServiceManager for Processes {
 }
 
 /// Whether this machine can hold nodes; says loudly why not, and fails in CI.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so, loudly")]
 pub(crate) fn possible(test: &str) -> bool {
     let tools = ["unshare", "nsenter", "ip", "mount", "umount"];
     let absent = |tool: &&&str| {
@@ -397,12 +398,10 @@ pub(crate) fn possible(test: &str) -> bool {
             .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()));
         !found
     };
-    let reason = if !nix::unistd::Uid::effective().is_root() {
-        Some("root".to_owned())
-    } else if let Some(tool) = tools.iter().find(absent) {
-        Some((*tool).to_owned())
+    let reason = if nix::unistd::Uid::effective().is_root() {
+        tools.iter().find(absent).map(|tool| (*tool).to_owned())
     } else {
-        None
+        Some("root".to_owned())
     };
     if let Some(needed) = reason {
         assert!(

@@ -391,12 +391,13 @@ fn a_nomad_that_cannot_judge_is_told_and_no_fault() {
         consul: &machine,
         secrets: &crate::machine::Store::default(),
         deadline: Duration::from_secs(1),
+        timeline: &cos_agent::node::report::Timeline::new(),
     };
     let spec = spec(
         "version: 1\nrole: nomad-server\nconsul: {retry_join: [192.0.2.1]}\nnomad: {bootstrap_expect: 3}\n",
     );
     let applied =
-        cos_agent::node::apply_spec(&spec, &environment, cos_agent::node::Mode::Execute, |_| {}).unwrap();
+        cos_agent::node::apply_spec(&spec, &environment, cos_agent::node::Mode::DryRun, |_| {}).unwrap();
     assert_eq!(
         applied.notes,
         ["nobody judged Nomad's configuration: Nomad 1.2.6 cannot (`nomad config validate` came with 1.3.0)"]

@@ -10,8 +10,9 @@ use cos_agent::node::render::{
     self, CONSUL_GOSSIP, CONSUL_KEY, CONSUL_TOKENS, NOMAD_CONFIGURATION, NOMAD_GOSSIP, NOMAD_KEY,
     NOMAD_TOKENS,
 };
+use cos_agent::node::report::Timeline;
 use cos_agent::node::secrets::{Fetched, needs};
-use cos_agent::node::{Environment, Mode, NodeError, apply_spec};
+use cos_agent::node::{Environment, Mode, NodeError, apply_spec, apply_spec_with_last_words};
 
 use crate::converge::{Wanted, assert_converged, die_after, spec};
 use crate::machine::{self, Binaries, Machine, Store};
@@ -130,6 +131,7 @@ fn apply(
         consul: machine,
         secrets,
         deadline: Duration::from_secs(1),
+        timeline: &Timeline::new(),
     };
     apply_spec(&everything_secret(), &environment, mode, |change| {
         told.push(format!("{change} {change:?} {change:#?}"));
@@ -200,8 +202,9 @@ fn planted_secrets_are_where_they_belong_and_nowhere_else() {
     for mode in [Mode::DryRun, Mode::Execute] {
         let programs = Gossips::new(false);
         let applied = apply(&machine, &store, &programs, mode, &mut said).unwrap();
+        // A first start judges by itself; a dry run asks the validators.
         assert!(
-            applied.notes.len() > 5,
+            mode == Mode::Execute || applied.notes.len() > 5,
             "the validators said much: {:?}",
             applied.notes
         );
@@ -211,9 +214,27 @@ fn planted_secrets_are_where_they_belong_and_nowhere_else() {
     }
     // A refusal repeats what was read, too; so do its causes.
     let programs = Gossips::new(true);
-    let error = apply(&Machine::new(), &store, &programs, Mode::Execute, &mut said).unwrap_err();
+    let error = apply(&Machine::new(), &store, &programs, Mode::DryRun, &mut said).unwrap_err();
     said.push(format!("{error:?} {}", cos_agent::error::chain(&error)));
     assert!(said.last().unwrap().contains("(secret)"));
+    // A unit that fails says it all once more.
+    let failing = Machine::new();
+    failing.broken.borrow_mut().push("consul");
+    *failing.farewell.borrow_mut() = telltales.clone();
+    let environment = Environment {
+        files: &failing.files,
+        programs: &Binaries::TODAY,
+        manager: Some(&failing),
+        consul: &failing,
+        secrets: &store,
+        timeline: &Timeline::new(),
+        deadline: Duration::from_secs(1),
+    };
+    let (failed, last_words) =
+        apply_spec_with_last_words(&everything_secret(), &environment, Mode::Execute, |_| {});
+    assert!(failed.is_err());
+    assert_eq!(last_words.len(), telltales.len());
+    said.extend(last_words);
     // A second generation: what changes is not told either.
     let next = secrets(2);
     let programs = Gossips::new(false);

@@ -7,6 +7,7 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 use super::{PartsError, Say, hex, run};
+use crate::work_folder;
 
 /// Packages whose binaries make up the archive.
 const PACKAGES: &[&str] = &["containerd", "docker.io", "runc", "tini"];
@@ -57,9 +58,7 @@ pub(super) fn docker(cache: &Path, say: Say<'_>) -> Result<Docker, PartsError> {
     let folder = cache.join(format!("docker-debian-12-{}", &digest()[..16]));
     let note = folder.join("version");
     if !folder.is_dir() {
-        let work = tempfile::Builder::new()
-            .prefix("docker-fetching-")
-            .tempdir_in(cache);
+        let work = work_folder::make(cache, "docker-fetching-");
         let work = work.map_err(PartsError::io("make a folder in", cache))?;
         fetch(work.path(), say)?;
         std::fs::rename(work.path().join("out"), &folder).map_err(PartsError::io("publish", &folder))?;

@@ -10,6 +10,7 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 use super::{PartsError, Say, hex, run};
+use crate::work_folder;
 
 /// One Go module of `tests/go/` and how it is built.
 #[derive(Debug)]
@@ -111,7 +112,7 @@ impl Program {
     fn ensure(&'static self, cache: &Path, say: Say<'_>) -> Result<Built, PartsError> {
         let folder = cache.join(format!("{}-{}-{}", self.name, self.version, &self.digest()[..16]));
         if !folder.is_dir() {
-            let work = tempfile::Builder::new().prefix("go-building-").tempdir_in(cache);
+            let work = work_folder::make(cache, "go-building-");
             let work = work.map_err(PartsError::io("make a folder in", cache))?;
             self.build(work.path(), say)?;
             std::fs::rename(work.path().join("out"), &folder).map_err(PartsError::io("publish", &folder))?;

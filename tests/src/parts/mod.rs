@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
+use crate::work_folder;
+
 mod archive;
 mod debian;
 mod error;
@@ -75,9 +77,7 @@ pub fn prepare(cache: &Path, say: Say<'_>) -> Result<Mirror, PartsError> {
     let docker = debian::docker(&parts, say)?;
     let signer = signing::Signer::load_or_make(&parts.join("test-key"), say)?;
     say("writing the archives");
-    let work = tempfile::Builder::new()
-        .prefix("mirror-making-")
-        .tempdir_in(&parts);
+    let work = work_folder::make(&parts, "mirror-making-");
     let work = work.map_err(PartsError::io("make a folder in", &parts))?;
     layout::write(work.path(), &programs, &docker, &signer)?;
     // Readable for whoever serves it: tempfile makes folders for their owner only.

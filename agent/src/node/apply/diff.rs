@@ -87,6 +87,13 @@ pub enum Change {
         /// Content.
         content: Content,
     },
+    /// Make a symbolic link.
+    Link {
+        /// Path.
+        path: String,
+        /// What it points to.
+        target: String,
+    },
     /// Remove a file.
     Remove {
         /// Path.
@@ -96,6 +103,11 @@ pub enum Change {
     ReloadDefinitions,
     /// Make a unit start at boot.
     Enable {
+        /// Unit.
+        unit: Unit,
+    },
+    /// Let the service manager forget how often a unit failed: it refuses to start it otherwise.
+    ResetFailures {
         /// Unit.
         unit: Unit,
     },
@@ -167,9 +179,11 @@ impl fmt::Display for Change {
                 group,
                 ..
             } => write!(formatter, "write {path} ({mode:04o} {user}:{group})"),
+            Self::Link { path, target } => write!(formatter, "link {path} to {target}"),
             Self::Remove { path } => write!(formatter, "remove {path}"),
             Self::ReloadDefinitions => formatter.write_str("reload the service manager's definitions"),
             Self::Enable { unit } => write!(formatter, "enable {}", unit.name()),
+            Self::ResetFailures { unit } => write!(formatter, "reset the failures of {}", unit.name()),
             Self::Start { unit } => write!(formatter, "start {}", unit.name()),
             Self::Restart { unit } => write!(formatter, "restart {}", unit.name()),
             Self::Reload { unit } => write!(formatter, "reload {}", unit.name()),
@@ -185,9 +199,13 @@ impl fmt::Display for Change {
 pub struct ChangeSet(pub Vec<Change>);
 
 /// Compares. What was not observed (units where there is no service manager) is taken to be absent.
+///
+/// What can start with the definitions that the service manager has read already starts first: reading them anew
+/// takes a tenth of a second or more, in which Consul and Docker are on their way. Nomad comes last, when both answer.
 pub fn diff(desired: &DesiredState, observed: &Observed) -> ChangeSet {
     let directories = directory_changes(desired, observed);
     let files = file_changes(desired, observed);
+    let links = link_changes(desired, observed);
     let comparison = Comparison {
         desired,
         observed,
@@ -195,14 +213,39 @@ pub fn diff(desired: &DesiredState, observed: &Observed) -> ChangeSet {
         handed_over: handed_over(desired, &directories),
     };
     let mut changes = comparison.forget_and_stop();
-    let starts = comparison.start();
-    let definitions = definitions_change(desired, &files, &starts);
+    let Starts { enable, first, last } = comparison.starts();
+    // One that is there, or that goes away now.
+    let defines = |path: &String| {
+        is_definition(path)
+            && (matches!(desired.files.get(path), Some(Some(_)))
+                || files
+                    .iter()
+                    .filter_map(Change::path)
+                    .any(|changed| changed == path))
+    };
+    let has_definition = |begun: &Begun| match desired.units.get(&begun.unit) {
+        Some(DesiredUnit::Running(Some(with))) => with.files.iter().any(defines),
+        _ => false,
+    };
+    let (defined, plain): (Vec<_>, Vec<_>) = first.iter().partition(|begun| has_definition(begun));
+    // Not only when one was written: a run may have died between writing and reading, so a unit that has one is never
+    // started without. And a manager that has not read what was enabled still says that it is not.
+    let reload = !enable.is_empty()
+        || files.iter().filter_map(Change::path).any(is_definition)
+        || defined
+            .iter()
+            .chain(&last.iter().collect::<Vec<_>>())
+            .any(|begun| begun.change.is_some() && has_definition(begun));
     changes.extend(directories);
     changes.extend(files);
-    if definitions {
-        changes.push(Change::ReloadDefinitions);
-    }
-    changes.extend(starts);
+    changes.extend(links);
+    changes.extend(plain.iter().flat_map(|begun| begun.changes()));
+    changes.extend(enable);
+    changes.extend(reload.then_some(Change::ReloadDefinitions));
+    changes.extend(defined.iter().flat_map(|begun| begun.changes()));
+    changes.extend(first.iter().flat_map(Begun::finish));
+    changes.extend(last.iter().flat_map(Begun::changes));
+    changes.extend(last.iter().flat_map(Begun::finish));
     ChangeSet(changes)
 }
 
@@ -217,19 +260,8 @@ fn handed_over(desired: &DesiredState, directories: &[Change]) -> Vec<Unit> {
     directories.iter().filter_map(unit).collect()
 }
 
-/// Whether the service manager must read its definitions anew. Not only when one is written: a run may have died
-/// between writing and reading, so a unit that has one is never started without.
-fn definitions_change(desired: &DesiredState, files: &[Change], starts: &[Change]) -> bool {
-    let is_definition = |path: &str| path.starts_with("/etc/systemd/");
-    let has_definition = |unit| match desired.units.get(unit) {
-        Some(DesiredUnit::Running(Some(with))) => with.files.iter().any(|path| is_definition(path)),
-        _ => false,
-    };
-    files.iter().filter_map(Change::path).any(is_definition)
-        || starts.iter().any(|change| match change {
-            Change::Start { unit } | Change::Restart { unit } => has_definition(unit),
-            _ => false,
-        })
+fn is_definition(path: &str) -> bool {
+    path.starts_with("/etc/systemd/system/")
 }
 
 /// What decides about units.
@@ -302,11 +334,10 @@ impl Comparison<'_> {
         changes
     }
 
-    /// Consul and Docker side by side; Nomad when both answer: it looks for Consul and for Docker at its start, and
-    /// again only after 15 and 30 seconds.
-    fn start(&self) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let mut started = Vec::new();
+    /// Consul, Docker and what else a node runs side by side; Nomad when all of them answer: it looks for Consul and
+    /// for Docker at its start, and again only after 15 and 30 seconds.
+    fn starts(&self) -> Starts {
+        let mut starts = Starts::default();
         for (unit, wanted) in &self.desired.units {
             let unit = *unit;
             let DesiredUnit::Running(with) = wanted else {
@@ -314,7 +345,7 @@ impl Comparison<'_> {
             };
             let seen = self.observed.units.get(&unit);
             if !seen.is_some_and(|seen| seen.condition.enabled) {
-                changes.push(Change::Enable { unit });
+                starts.enable.push(Change::Enable { unit });
             }
             let running = seen.filter(|seen| runs(seen));
             let active = running.is_some_and(|seen| seen.condition.activity == Activity::Active);
@@ -323,41 +354,67 @@ impl Comparison<'_> {
                 (Some(_), None) => Holds::All,
                 (None, _) => Holds::Not,
             };
-            match holds {
-                Holds::All if active => {}
-                // It was started before, perhaps by a run that died, and has yet to come up.
-                Holds::All => started.push((unit, None)),
-                Holds::AllButReloads if active => {
-                    changes.push(Change::Reload { unit });
-                    started.push((unit, with.as_ref()));
-                }
+            let change = match holds {
+                Holds::All if active => continue,
+                Holds::All => None,
+                Holds::AllButReloads if active => Some(Change::Reload { unit }),
                 // What is still starting cannot be asked to reload.
-                Holds::AllButReloads | Holds::Not => {
-                    if unit == Unit::Nomad {
-                        finish(&mut changes, &mut started);
-                    }
-                    changes.push(match running {
-                        Some(_) if with.is_some() => Change::Restart { unit },
-                        _ => Change::Start { unit },
-                    });
-                    started.push((unit, with.as_ref()));
-                }
+                Holds::AllButReloads | Holds::Not => Some(match running {
+                    Some(_) if with.is_some() => Change::Restart { unit },
+                    _ => Change::Start { unit },
+                }),
+            };
+            let begun = Begun {
+                unit,
+                change,
+                failed: seen.is_some_and(|seen| matches!(seen.condition.activity, Activity::Failed(_))),
+                with: with.clone(),
+            };
+            if unit == Unit::Nomad {
+                starts.last.push(begun);
+            } else {
+                starts.first.push(begun);
             }
         }
-        finish(&mut changes, &mut started);
-        changes
+        starts
     }
 }
 
-/// Waits for what was started, all of it, and stamps it.
-fn finish(changes: &mut Vec<Change>, started: &mut Vec<(Unit, Option<&RunsWith>)>) {
-    for (unit, with) in started.drain(..) {
-        changes.push(Change::Await { unit });
-        changes.extend(with.map(|with| Change::Stamp {
+/// What is to be started, and in which order.
+#[derive(Default)]
+struct Starts {
+    enable: Vec<Change>,
+    first: Vec<Begun>,
+    last: Vec<Begun>,
+}
+
+/// A unit that is to run and does not, or not as it should.
+struct Begun {
+    unit: Unit,
+    /// What begins it; none if it was begun before, perhaps by a run that died, and has yet to come up.
+    change: Option<Change>,
+    /// Its failures keep the service manager from starting it.
+    failed: bool,
+    /// What it runs with then, where that is to be kept.
+    with: Option<RunsWith>,
+}
+
+impl Begun {
+    fn changes(&self) -> impl Iterator<Item = Change> + use<> {
+        let reset =
+            (self.failed && self.change.is_some()).then_some(Change::ResetFailures { unit: self.unit });
+        reset.into_iter().chain(self.change.clone())
+    }
+
+    fn finish(&self) -> impl Iterator<Item = Change> + use<> {
+        let unit = self.unit;
+        let with = self.with.clone().filter(|_| self.change.is_some());
+        let stamp = with.map(|with| Change::Stamp {
             unit,
-            sha256: with.digest.clone(),
-            reloaded_sha256: with.reloads.as_ref().map(|reloads| reloads.digest.clone()),
-        }));
+            sha256: with.digest,
+            reloaded_sha256: with.reloads.map(|reloads| reloads.digest),
+        });
+        [Change::Await { unit }].into_iter().chain(stamp)
     }
 }
 
@@ -367,6 +424,19 @@ fn runs(seen: &ObservedUnit) -> bool {
         seen.condition.activity,
         Activity::Active | Activity::Activating(_) | Activity::Changing
     )
+}
+
+fn link_changes(desired: &DesiredState, observed: &Observed) -> Vec<Change> {
+    let missing = desired
+        .links
+        .iter()
+        .filter(|(path, target)| observed.links.get(*path) != Some(target));
+    missing
+        .map(|(path, target)| Change::Link {
+            path: path.clone(),
+            target: target.clone(),
+        })
+        .collect()
 }
 
 /// Numbers of a user and a group; that they exist was found when the node was looked at.

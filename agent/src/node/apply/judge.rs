@@ -1,9 +1,7 @@
 //! Owns asking the products themselves whether they would take a configuration, before anything is changed.
 //! Touches a private temporary folder, and runs `consul validate` and `nomad config validate`.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -31,6 +29,17 @@ pub enum JudgeError {
         #[source]
         source: ProgramError,
     },
+    /// The product refused it when it was started for the first time.
+    #[error(
+        "{product} refuses the configuration of this node; it was stopped again and does not start at boot"
+    )]
+    RefusedAtStart {
+        /// Product.
+        product: Product,
+        /// The validator's words.
+        #[source]
+        source: ProgramError,
+    },
     /// The temporary folder could not be filled.
     #[error("could not put the configuration into {} to have it judged", path.display())]
     Stage {
@@ -45,7 +54,7 @@ pub enum JudgeError {
     File(#[from] FileError),
 }
 
-/// Judges what the products would read after the change: COS's files together with the operators' beside them.
+/// Has `products` judge what they would read after the change: COS's files together with the operators' beside them.
 /// Returns what the reader should know all the same: warnings of the products, and who was not judged.
 pub fn judge(
     desired: &DesiredState,
@@ -53,10 +62,14 @@ pub fn judge(
     secrets: &Fetched,
     files: &Files,
     programs: &(dyn Programs + Sync),
+    products: &[Product],
 ) -> Result<Vec<String>, JudgeError> {
     let stage = stage(files)?;
-    for path in [CONSUL_CONFIGURATION, NOMAD_CONFIGURATION] {
-        copy_neighbours(desired, files, Path::new(path), stage.path())?;
+    let below = Files::new(stage.path());
+    for ours in products.iter().copied().filter_map(configuration) {
+        for (path, content) in neighbours(desired, files, Path::new(ours))? {
+            below.write_atomic(&path, &content, 0o600)?;
+        }
     }
     write_tree(desired, stage.path())?;
     // Side by side: each takes a second or more to be read from a fresh volume.
@@ -72,6 +85,7 @@ pub fn judge(
         };
         let asked: Vec<_> = validators(desired, versions, files, stage.path())
             .into_iter()
+            .filter(|(product, _)| products.contains(product))
             .map(ask)
             .collect();
         let join = |asked: thread::ScopedJoinHandle<'_, _>| {
@@ -82,7 +96,8 @@ pub fn judge(
         asked.into_iter().map(join).collect()
     });
     let mut notes = Vec::new();
-    if managed(desired, NOMAD_CONFIGURATION) && !Feature::NomadConfigValidate.known_by(versions.nomad) {
+    let asked = products.contains(&Product::Nomad) && managed(desired, NOMAD_CONFIGURATION);
+    if asked && !Feature::NomadConfigValidate.known_by(versions.nomad) {
         notes.push(format!(
             "nobody judged Nomad's configuration: Nomad {} cannot (`nomad config validate` came with {})",
             versions.nomad,
@@ -146,6 +161,15 @@ fn managed(desired: &DesiredState, path: &str) -> bool {
     matches!(desired.files.get(path), Some(Some(_)))
 }
 
+/// The file that COS writes for a product, if it has one of its own.
+pub(super) const fn configuration(product: Product) -> Option<&'static str> {
+    match product {
+        Product::Consul => Some(CONSUL_CONFIGURATION),
+        Product::Nomad => Some(NOMAD_CONFIGURATION),
+        Product::Systemd => None,
+    }
+}
+
 /// Writes every file of a desired state below a folder that is not the machine's root.
 pub fn write_tree(desired: &DesiredState, directory: &Path) -> Result<(), JudgeError> {
     let below = Files::new(directory);
@@ -193,39 +217,29 @@ pub fn validators(
         .collect()
 }
 
-/// Copies the operators' `.json` and `.hcl` files that the product reads together with ours.
-fn copy_neighbours(
+/// The operators' `.json` and `.hcl` files that the product reads together with ours, sorted by path.
+pub(super) fn neighbours(
     desired: &DesiredState,
     files: &Files,
     ours: &Path,
-    stage: &Path,
-) -> Result<(), JudgeError> {
+) -> Result<Vec<(PathBuf, Vec<u8>)>, JudgeError> {
     let Some(folder) = ours.parent() else {
-        return Ok(());
+        return Ok(Vec::new());
     };
-    let Ok(entries) = fs::read_dir(files.locate(folder)) else {
-        return Ok(());
-    };
-    let below = Files::new(stage);
-    for entry in entries.flatten() {
-        let path = folder.join(entry.file_name());
+    let mut found = Vec::new();
+    for name in files.entries(folder)? {
+        let path = folder.join(name);
         let read = path
             .extension()
             .is_some_and(|extension| extension == "json" || extension == "hcl");
         // COS's own are not what they will be, or will not be at all.
         let own = path.to_str().is_some_and(|path| desired.files.contains_key(path));
-        if !read || own {
+        if !read || own || files.locate(&path).is_dir() {
             continue;
         }
         if let Some(content) = files.read(&path)? {
-            below.write_atomic(&path, &content, 0o600)?;
+            found.push((path, content));
         }
     }
-    // Where an operator put a folder in the way of ours, the validator's message is clearer than ours would be.
-    let staged = below.locate(folder);
-    if staged.is_dir() {
-        fs::set_permissions(&staged, fs::Permissions::from_mode(0o700))
-            .map_err(|source| JudgeError::Stage { path: staged, source })?;
-    }
-    Ok(())
+    Ok(found)
 }

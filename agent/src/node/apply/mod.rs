@@ -1,15 +1,19 @@
 //! Owns the way from what a node should be to what it is: observe, diff, judge, execute.
 //! Touches `host` and the service manager.
 
+mod carry_out;
 mod diff;
 mod execute;
 mod judge;
 mod observe;
+mod verdict;
 
+pub(crate) use carry_out::Listeners;
 pub use diff::{Change, ChangeSet, Content, diff};
 pub use execute::{ExecuteError, Executor, Ports};
 pub use judge::{JudgeError, judge, validators, write_tree};
 pub use observe::{ObserveError, Observed, ObservedDirectory, ObservedFile, ObservedUnit, observe};
+pub(crate) use verdict::{Judgement, Verdicts};
 
 use super::render::Unit;
 

@@ -53,6 +53,8 @@ pub struct Observed {
     pub directories: BTreeMap<String, ObservedDirectory>,
     /// Files that exist, by path.
     pub files: BTreeMap<String, ObservedFile>,
+    /// Targets of symbolic links that exist, by path.
+    pub links: BTreeMap<String, String>,
     /// Units, by name. Empty where there is no service manager to ask.
     pub units: BTreeMap<Unit, ObservedUnit>,
     /// Users and groups that exist.
@@ -68,8 +70,8 @@ pub enum ObserveError {
     /// The service manager did not answer.
     #[error("the service manager did not tell how {unit} fares")]
     Service {
-        /// Service.
-        unit: &'static str,
+        /// Services.
+        unit: Box<str>,
         /// Why.
         #[source]
         source: ProgramError,
@@ -137,16 +139,24 @@ pub fn observe(
             observed.files.insert(path.clone(), seen);
         }
     }
+    for path in desired.links.keys() {
+        if let Some(target) = files.link_target(path)? {
+            observed.links.insert(path.clone(), target);
+        }
+    }
     let Some(manager) = manager else {
         return Ok(observed);
     };
-    for (unit, wanted) in &desired.units {
-        let name = unit.name();
-        let condition = manager
-            .condition(name)
-            .map_err(|source| ObserveError::Service { unit: name, source })?;
+    let names: Vec<&str> = desired.units.keys().map(|unit| unit.name()).collect();
+    let conditions = manager
+        .conditions(&names)
+        .map_err(|source| ObserveError::Service {
+            unit: names.join(", ").into(),
+            source,
+        })?;
+    for ((unit, wanted), condition) in desired.units.iter().zip(conditions) {
         if condition.activity == Activity::Absent && matches!(wanted, render::DesiredUnit::Running(_)) {
-            return Err(ObserveError::NoService { unit: name });
+            return Err(ObserveError::NoService { unit: unit.name() });
         }
         let stamp = files.read(stamp(*unit))?.unwrap_or_default();
         let stamp = String::from_utf8_lossy(&stamp);

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use super::resolve::VPC_RESOLVER;
 use super::roles::Roles;
 use super::values::{ClientIntroduction, DefaultPolicy, LogLevel, SecretSource};
+use crate::node::render::dns::{self, DnsRefusal, DnsSpec};
+use crate::node::sources::resolver::ResolverFacts;
 
 /// A node with no choice left open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,21 @@ pub struct NodeSpec {
     pub registries: Vec<String>,
     /// Users beside root whose `docker pull` finds those registries.
     pub registry_users: Vec<String>,
+    /// Names below `.consul`.
+    pub dns: DnsSpec,
+}
+
+impl NodeSpec {
+    /// Settles how names below `.consul` resolve, by what the machine has.
+    pub fn settle_dns(&mut self, facts: &ResolverFacts) -> Result<(), DnsRefusal> {
+        let plan = dns::plan(self.dns.mode, facts)?;
+        // What the machine asked until now is nearer than what every VPC has.
+        if plan.recursors && self.consul.recursors == [VPC_RESOLVER] {
+            self.consul.recursors.clone_from(&plan.upstream);
+        }
+        self.dns.plan = Some(plan);
+        Ok(())
+    }
 }
 
 /// Consul on a node.

@@ -18,12 +18,14 @@ use super::node_spec::{
 use super::record::Number;
 use super::roles::{Role, Roles};
 use super::values::{
-    AbsolutePath, Account, BootstrapExpect, DefaultPolicy, LogLevel, PlainText, Region, RetryJoin, VolumeName,
+    AbsolutePath, Account, BootstrapExpect, DefaultPolicy, DnsMode, LogLevel, PlainText, Region, RetryJoin,
+    VolumeName,
 };
+use crate::node::render::dns::DnsSpec;
 use crate::node::sources::InstanceFacts;
 
 /// The resolver of every VPC that has one, at an address of the link.
-const VPC_RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 253));
+pub(super) const VPC_RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 253));
 
 /// What a user left to AWS, and AWS does not tell.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -60,6 +62,11 @@ pub fn resolve(
         },
         registries: registries(config, facts),
         registry_users: config.ecr.users.iter().map(ToString::to_string).collect(),
+        dns: DnsSpec {
+            mode: config.dns.consul.unwrap_or(DnsMode::Automatic),
+            witness: format!("ec2.{}.{}", facts.region, facts.domain),
+            plan: None,
+        },
     })
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
-use super::error::{DisksError, StepError};
+use super::error::{DisksError, StepError, chain};
 use super::execute::Executor;
 use super::observe::{self, Environment, Looked, Observed};
 use super::plan::{self, Decision, Plan};
@@ -217,17 +216,6 @@ fn below_any(point: &str, given_up: &BTreeSet<String>) -> bool {
         let rest = point.strip_prefix(above.as_str());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     })
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn write_step(files: &Files, report: &Report) -> Result<(), StepError> {

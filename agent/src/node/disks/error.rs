@@ -1,5 +1,6 @@
 //! Owns how disks can come to a bad end. Touches nothing.
 
+use std::error::Error;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -24,6 +25,14 @@ pub enum StepError {
         #[source]
         source: ProgramError,
     },
+    /// A program refused for longer than a moment, since somebody has claimed the disk.
+    #[error("could not {step}: {reason}")]
+    Refused {
+        /// The step in words.
+        step: String,
+        /// What it said last.
+        reason: String,
+    },
     /// The disk is not the one that was planned for.
     #[error("{path} is another disk than it was when this was planned")]
     Another {
@@ -46,12 +55,24 @@ pub enum StepError {
         /// UUID that was asked for.
         uuid: Uuid,
     },
-    /// Mounting ended well, and nothing is mounted.
-    #[error("nothing is mounted at {mount_point} after mounting")]
+    /// Mounting ended well, and nothing, or something else, is mounted.
+    #[error("what should be at {mount_point} is not there after mounting")]
     NotMounted {
         /// Mount point.
         mount_point: String,
     },
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 fn words(objections: &[Objection]) -> String {

@@ -176,6 +176,11 @@ pub fn collect(device: &BlockDevice, files: &Files, programs: &dyn Programs) -> 
     evidence
 }
 
+/// Whether somebody has claimed the device at this moment.
+pub(super) fn is_claimed(path: &std::path::Path) -> bool {
+    matches!(exclusively(path), Err(error) if error.raw_os_error() == Some(libc::EBUSY))
+}
+
 /// `O_EXCL` on a block device is refused while it is mounted or held, in whatever namespace (open(2)).
 fn exclusively(path: &std::path::Path) -> io::Result<File> {
     OpenOptions::new()
@@ -376,6 +381,7 @@ mod tests {
             uuid: Uuid([0; 16]),
             label: String::new(),
             size: 1,
+            log: 0,
             unfinished: false,
         };
         let data = Zeros {

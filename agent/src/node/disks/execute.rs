@@ -1,10 +1,11 @@
 //! Owns carrying out one step: one effect, checked afterwards.
 //! Touches disks by `mkfs`, `mdadm`, `mount`, `xfs_growfs`, `resize2fs`; files; systemd.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::error::StepError;
-use super::evidence;
+use super::error::{StepError, chain};
+use super::evidence::{self, Objection};
 use super::inventory::{BlockDevice, Inventory};
 use super::observe::{self, Environment, Looked};
 use super::spec::FileSystem;
@@ -12,6 +13,7 @@ use super::step::{DeviceRef, Step};
 use super::units::{Keeper, MountEntry};
 use super::uuid::Uuid;
 use crate::host::{Invocation, Output, ProgramError};
+use crate::node::wait::{self, Backoff, WaitError};
 
 /// mkfs writes little, but may discard a whole instance-store disk first.
 const MAKE: Duration = Duration::from_mins(10);
@@ -19,6 +21,8 @@ const MAKE: Duration = Duration::from_mins(10);
 const MOUNT: Duration = Duration::from_mins(3);
 /// Growing ext4 by terabytes writes group tables.
 const GROW: Duration = Duration::from_mins(10);
+/// How long mkfs may go on refusing a blank disk.
+const MOMENT: Duration = Duration::from_secs(5);
 const QUICK: Duration = Duration::from_mins(1);
 
 /// Carries out steps.
@@ -64,7 +68,7 @@ impl<'a> Executor<'a> {
         let files = self.environment.files;
         match step {
             Step::CreateArray { members } => {
-                let paths: Vec<String> = members.iter().map(DeviceRef::path).collect();
+                let paths: Vec<String> = members.iter().map(|member| self.node(member)).collect();
                 let count = format!("--raid-devices={}", members.len());
                 // Without --run: mdadm asks where it finds anything on a disk, gets no answer, and makes nothing.
                 let mut arguments = vec![
@@ -79,7 +83,7 @@ impl<'a> Executor<'a> {
                 self.run(step, "mdadm", &arguments, MAKE).map(drop)
             }
             Step::AssembleArray { members, array } => {
-                let paths: Vec<String> = members.iter().map(DeviceRef::path).collect();
+                let paths: Vec<String> = members.iter().map(|member| self.node(member)).collect();
                 let uuid = format!("--uuid={}", mdadm_uuid(*array));
                 let mut arguments = vec!["--assemble", "/dev/md/cos-instance-store", &uuid];
                 arguments.extend(paths.iter().map(String::as_str));
@@ -104,7 +108,7 @@ impl<'a> Executor<'a> {
                 .run(step, "systemctl", &["disable", "--quiet", unit], QUICK)
                 .map(drop),
             Step::MakeFolder { path } => Ok(files.make_directory(path, 0o755)?),
-            Step::Mount { entry } => self.mount(step, entry),
+            Step::Mount { entry, device } => self.mount(step, entry, device.as_ref()),
             Step::Grow {
                 device,
                 file_system,
@@ -114,7 +118,7 @@ impl<'a> Executor<'a> {
                 let point = files.locate(mount_point).to_string_lossy().into_owned();
                 match file_system {
                     FileSystem::Xfs => self.run(step, "xfs_growfs", &[&point], GROW),
-                    FileSystem::Ext4 => self.run(step, "resize2fs", &[&device.path()], GROW),
+                    FileSystem::Ext4 => self.run(step, "resize2fs", &[&self.node(device)], GROW),
                 }
                 .map(drop)
             }
@@ -151,8 +155,15 @@ impl<'a> Executor<'a> {
         if let Some(label) = label {
             arguments.extend(["-L", label]);
         }
-        arguments.push(&path);
-        self.run(step, program, &arguments, MAKE)?;
+        let node = self.node(device);
+        arguments.push(&node);
+        self.patiently(step, Some(device), |again| {
+            // Not without proof, at no attempt: the first was proved by whoever called.
+            if again {
+                self.prove(step)?;
+            }
+            self.run(step, program, &arguments, MAKE)
+        })?;
         let now = self.same(device)?;
         let found = observe::look_at(&now, &self.environment).evidence.file_system;
         match found {
@@ -163,10 +174,13 @@ impl<'a> Executor<'a> {
         }
     }
 
-    fn mount(&self, step: &Step, entry: &MountEntry) -> Result<(), StepError> {
+    fn mount(&self, step: &Step, entry: &MountEntry, device: Option<&DeviceRef>) -> Result<(), StepError> {
+        if let Some(device) = device {
+            self.same(device)?;
+        }
         let files = self.environment.files;
         let point = files.locate(&entry.point).to_string_lossy().into_owned();
-        let done = match self.keeper {
+        self.patiently(step, device, |_| match self.keeper {
             Keeper::Systemd => {
                 let unit = entry.unit();
                 // A unit that failed before is not refused for having failed too often.
@@ -174,19 +188,73 @@ impl<'a> Executor<'a> {
                 self.run(step, "systemctl", &["start", &unit], MOUNT)
             }
             Keeper::Fstab => {
-                let options = entry.fstab_options();
-                let arguments = ["-t", &entry.kind, "-o", &options, &entry.source(), &point];
+                // Not as at boot: `nofail` would call it a success if there were no such disk, and a search by
+                // UUID could take another disk than the one that was looked at.
+                let options = entry.options.join(",");
+                let source = device.map_or_else(|| entry.source(), |device| self.node(device));
+                let mut arguments = vec!["-t", &entry.kind, &source, &point];
+                if !options.is_empty() {
+                    arguments.extend(["-o", &options]);
+                }
                 self.run(step, "mount", &arguments, MOUNT)
             }
-        };
-        done?;
+        })?;
         let inventory = Inventory::read(files);
         match observe::mounted_at(&entry.point, files, &inventory) {
-            Some(_) => Ok(()),
-            None => Err(StepError::NotMounted {
+            Some(mount) if device.is_none_or(|device| device.number == mount.number) => Ok(()),
+            _ => Err(StepError::NotMounted {
                 mount_point: entry.point.clone(),
             }),
         }
+    }
+
+    /// Acts again for a moment while a disk is claimed. mkfs and mount refuse a disk that anybody has open for
+    /// himself, be it a program that another thread just started, which has our own open file until it runs.
+    fn patiently(
+        &self,
+        step: &Step,
+        device: Option<&DeviceRef>,
+        mut act: impl FnMut(bool) -> Result<Output, StepError>,
+    ) -> Result<(), StepError> {
+        let claimed =
+            |device: &DeviceRef| evidence::is_claimed(&self.environment.files.locate(device.path()));
+        let mut again = false;
+        let done = wait::until(MOMENT, Backoff::LOCAL, || {
+            let Err(error) = act(std::mem::replace(&mut again, true)) else {
+                return Ok(ControlFlow::Break(()));
+            };
+            let passes = match &error {
+                StepError::Program {
+                    source: ProgramError::Failed { .. },
+                    ..
+                } => device.is_some_and(claimed),
+                StepError::NotBlank { objections, .. } => {
+                    objections.iter().all(|objection| *objection == Objection::Busy)
+                }
+                _ => false,
+            };
+            if passes {
+                Ok(ControlFlow::Continue(chain(&error)))
+            } else {
+                Err(error)
+            }
+        });
+        done.map_err(|error| match error {
+            WaitError::Probe(error) => error,
+            WaitError::Deadline { last_reason, .. } => StepError::Refused {
+                step: step.to_string(),
+                reason: last_reason,
+            },
+        })
+    }
+
+    /// Path of a device's node, as a program takes it.
+    fn node(&self, device: &DeviceRef) -> String {
+        self.environment
+            .files
+            .locate(device.path())
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// The device as it is now, if it is still the one that was planned for.

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use super::evidence::{self, Evidence, Exclusive};
@@ -241,9 +242,24 @@ pub(crate) fn look_at(device: &BlockDevice, environment: &Environment) -> Looked
         .unwrap_or_else(|| evidence::collect(device, environment.files, environment.programs));
     Looked {
         device: device.clone(),
-        evidence,
+        evidence: with_mounted_size(evidence, device),
         proposed: proposed(device, environment.files),
     }
+}
+
+/// XFS writes its superblock past the pages in which we read it, and later: a mounted one is asked itself. It leaves
+/// its log out (xfs_fs_statfs of the kernel). What ext4 says on disk is always true.
+fn with_mounted_size(mut evidence: Evidence, device: &BlockDevice) -> Evidence {
+    let found = evidence.file_system.as_mut().filter(|found| found.name == "xfs");
+    if let Some((found, point)) = found.zip(device.mounts.first())
+        && let Ok(stat) = statvfs(point.as_str())
+    {
+        found.size = stat
+            .blocks()
+            .saturating_mul(stat.fragment_size())
+            .saturating_add(found.log);
+    }
+    evidence
 }
 
 fn proposed(device: &BlockDevice, files: &Files) -> Uuid {

@@ -95,6 +95,8 @@ pub fn plan(request: &Request, observed: &Observed) -> Plan {
 /// The plan for one mount point, and the steps that are its own.
 pub(super) struct Draft {
     pub(super) mount: MountPlan,
+    /// The disk that is mounted.
+    pub(super) device: Option<DeviceRef>,
     /// Before anything is mounted: join, format.
     pub(super) before: Vec<Step>,
     /// Once it is mounted: grow, owner.
@@ -114,6 +116,7 @@ impl Draft {
                 entry: None,
                 looked: Vec::new(),
             },
+            device: None,
             before: Vec::new(),
             after: Vec::new(),
         }
@@ -163,6 +166,7 @@ fn disk_draft(spec: &DiskSpec, disk: &ObservedDisk, observed: &Observed) -> Draf
         },
     };
     draft.mount.device = Some(looked.device.path());
+    draft.device = Some(DeviceRef::of(&looked.device));
     device_draft(draft, spec, looked, observed)
 }
 
@@ -561,7 +565,11 @@ fn steps(request: &Request, observed: &Observed, drafts: &[Draft]) -> Vec<Planne
             if !seen.exists {
                 steps.push(Planned::of(point, Step::MakeFolder { path: point.clone() }));
             }
-            steps.push(Planned::of(point, Step::Mount { entry: entry.clone() }));
+            let mount = Step::Mount {
+                entry: entry.clone(),
+                device: draft.device.clone(),
+            };
+            steps.push(Planned::of(point, mount));
         }
         steps.extend(draft.after.iter().cloned().map(|step| Planned::of(point, step)));
     }

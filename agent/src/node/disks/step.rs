@@ -108,6 +108,8 @@ pub enum Step {
     Mount {
         /// What, where, how.
         entry: MountEntry,
+        /// The disk that it is now; none for a network file system.
+        device: Option<DeviceRef>,
     },
     /// Grow a mounted file system to the size of its disk.
     Grow {
@@ -160,7 +162,13 @@ impl fmt::Display for Step {
             Self::Enable { unit } => write!(formatter, "enable {unit}"),
             Self::Disable { unit } => write!(formatter, "disable {unit}"),
             Self::MakeFolder { path } => write!(formatter, "make the folder {path}"),
-            Self::Mount { entry } => write!(formatter, "mount {} at {}", entry.source(), entry.point),
+            Self::Mount { entry, device } => {
+                write!(formatter, "mount {}", entry.source())?;
+                if let Some(device) = device {
+                    write!(formatter, " ({})", device.path())?;
+                }
+                write!(formatter, " at {}", entry.point)
+            }
             Self::Grow {
                 device,
                 file_system,

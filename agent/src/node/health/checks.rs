@@ -7,7 +7,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::api::LocalApis;
-use crate::node::config::{Role, Roles};
+use super::failure::Failure;
+use super::{Probes, cni, mounts, resolution};
+use crate::node::config::Role;
 use crate::node::render::Record;
 
 /// One thing that a healthy node does.
@@ -28,6 +30,14 @@ pub enum Check {
     NomadNode,
     /// Docker answers.
     Docker,
+    /// Every disk is mounted where it should be.
+    Disks,
+    /// The CNI plug-ins are there and run.
+    Cni,
+    /// Names below `.consul` resolve, and all others as well as before.
+    Dns,
+    /// A token for the node's ECR registries can be had.
+    Ecr,
 }
 
 impl fmt::Display for Check {
@@ -40,29 +50,45 @@ impl fmt::Display for Check {
             Self::NomadServers => "nomad-servers",
             Self::NomadNode => "nomad-node",
             Self::Docker => "docker",
+            Self::Disks => "disks",
+            Self::Cni => "cni",
+            Self::Dns => "dns",
+            Self::Ecr => "ecr",
         })
     }
 }
 
 impl Check {
-    /// The checks of a node.
-    pub fn of(roles: &Roles) -> Vec<Self> {
-        let mut checks = vec![Self::ConsulAgent, Self::ConsulLeader, Self::ConsulMembers];
-        if roles.has_nomad() {
-            checks.push(Self::NomadAgent);
-        }
-        if roles.has(Role::NomadServer) {
-            checks.push(Self::NomadServers);
-        }
-        if roles.has(Role::NomadClient) {
-            checks.extend_from_slice(&[Self::Docker, Self::NomadNode]);
-        }
-        checks
+    /// The checks of a node, by what `apply` recorded of it.
+    pub fn of(record: &Record, probes: &Probes) -> Vec<Self> {
+        let roles = &record.roles;
+        let client = roles.has(Role::NomadClient);
+        let rows = [
+            (Self::ConsulAgent, true),
+            (Self::ConsulLeader, true),
+            (Self::ConsulMembers, true),
+            (Self::NomadAgent, roles.has_nomad()),
+            (Self::NomadServers, roles.has(Role::NomadServer)),
+            (Self::Docker, client),
+            (Self::NomadNode, client),
+            (Self::Disks, !record.mounts.is_empty()),
+            (Self::Cni, client && record.version >= 2),
+            (Self::Dns, record.dns.is_some()),
+            (
+                Self::Ecr,
+                !record.registries.is_empty() && probes.registries.is_some(),
+            ),
+        ];
+        rows.into_iter()
+            .filter(|(_, has)| *has)
+            .map(|(check, _)| check)
+            .collect()
     }
 
-    /// Asks once: what proves it, or the reason why not.
-    pub(super) fn probe(self, record: &Record, apis: &LocalApis) -> Result<String, String> {
-        match self {
+    /// Asks once: what proves it, or why it is not proven.
+    pub(super) fn probe(self, record: &Record, probes: &Probes) -> Result<String, Failure> {
+        let apis = probes.apis;
+        let asked = match self {
             Self::ConsulAgent => consul_agent(record, apis),
             Self::ConsulLeader => consul_leader(apis),
             Self::ConsulMembers => consul_members(record, apis),
@@ -70,9 +96,37 @@ impl Check {
             Self::NomadServers => nomad_servers(record, apis),
             Self::NomadNode => nomad_node(apis),
             Self::Docker => apis.docker_ping().map(|()| "answers".to_owned()),
+            Self::Disks => return mounts::check(&record.mounts, probes.files),
+            Self::Cni => return cni::check(probes.files, probes.programs),
+            Self::Dns => match &record.dns {
+                Some(dns) => return resolution::check(dns, probes.system, DNS_PORT, probes.files),
+                None => Ok("nothing is to resolve".to_owned()),
+            },
+            Self::Ecr => match probes.registries {
+                Some(registries) => return registries.obtainable(&record.registries),
+                None => Ok("nobody is to be asked".to_owned()),
+            },
+        };
+        asked.map_err(|reason| Failure::passing(reason).hint(self.hint()))
+    }
+
+    /// Where to look when it does not pass.
+    fn hint(self) -> &'static str {
+        match self {
+            Self::ConsulAgent | Self::ConsulLeader | Self::ConsulMembers => {
+                "journalctl --unit consul --lines 50; consul members"
+            }
+            Self::NomadAgent | Self::NomadServers | Self::NomadNode => {
+                "journalctl --unit nomad --lines 50; nomad server members; nomad node status -self"
+            }
+            Self::Docker => "journalctl --unit docker --unit containerd --lines 50",
+            Self::Disks | Self::Cni | Self::Dns | Self::Ecr => "cos-agent doctor",
         }
     }
 }
+
+/// Port of the network's own resolver.
+const DNS_PORT: u16 = 53;
 
 #[derive(Deserialize)]
 struct ConsulSelf {

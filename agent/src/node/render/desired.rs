@@ -17,6 +17,13 @@ pub enum Unit {
     Containerd,
     /// Docker, where jobs run.
     Docker,
+    /// The redirect of port 53 of the loopback interface to Consul.
+    Dns,
+    /// dnsmasq of the base, where it resolves names below `.consul`.
+    Dnsmasq,
+    /// systemd-resolved of the base, where it does.
+    #[serde(rename = "systemd-resolved")]
+    Resolved,
     /// Nomad, server or client.
     Nomad,
 }
@@ -28,6 +35,9 @@ impl Unit {
             Self::Consul => "consul",
             Self::Containerd => "containerd",
             Self::Docker => "docker",
+            Self::Dns => "cos-dns",
+            Self::Dnsmasq => "dnsmasq",
+            Self::Resolved => "systemd-resolved",
             Self::Nomad => "nomad",
         }
     }
@@ -118,6 +128,8 @@ pub struct DesiredState {
     pub directories: BTreeMap<String, DesiredDirectory>,
     /// Files by path; none for a file that must not be there.
     pub files: BTreeMap<String, Option<DesiredFile>>,
+    /// Symbolic links: path and target.
+    pub links: BTreeMap<String, String>,
     /// Units that COS decides about on this role; the others stay as they are.
     pub units: BTreeMap<Unit, DesiredUnit>,
 }

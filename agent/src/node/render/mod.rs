@@ -3,10 +3,12 @@
 
 mod consul;
 mod desired;
+pub mod dns;
 mod docker;
 mod drop_in;
 mod error;
 mod feature;
+mod installed;
 mod nomad;
 mod paths;
 mod record;
@@ -22,12 +24,14 @@ use super::secrets::Fetched;
 use desired::{Reads, private, public, running};
 use drop_in::Service;
 
+pub(crate) use installed::{FileIdentity, Recognised, recognise};
+
 pub(crate) use desired::{Content, digest};
 pub use desired::{DesiredDirectory, DesiredFile, DesiredState, DesiredUnit, Reloads, RunsWith, Unit};
 pub use error::RenderError;
 pub use feature::{Evidence, FEATURES, Feature, Row, versions_document};
 pub use paths::*;
-pub use record::Record;
+pub use record::{ExpectedMount, Record, RecordedDns};
 pub use version::{Init, Product, Version, VersionError, Versions};
 
 /// What is on the machine that decides how a spec is written.
@@ -67,6 +71,11 @@ pub fn render(
         }
         let shared = Some(public(configuration));
         state.files.insert(DOCKER_CLIENT_CONFIGURATION.to_owned(), shared);
+    }
+    if let Some(plan) = &spec.dns.plan {
+        state.files.extend(plan.files.clone());
+        state.units.extend(plan.units.clone());
+        state.links.extend(plan.links.clone());
     }
     let record = record::record(spec, &installed.versions)?;
     state.files.insert(RECORD.to_owned(), Some(public(record)));

@@ -1,10 +1,13 @@
 //! Owns the record that `apply` leaves of a node: what `health` and others must know long after it ended.
 //! Touches nothing. No secret is in it.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
+use super::dns::Resolver;
 use super::{RenderError, Version, Versions, json};
-use crate::node::config::{NodeSpec, Roles};
+use crate::node::config::{NodeSpec, Role, Roles};
 
 /// What is kept of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,13 +38,53 @@ pub struct Record {
     /// Whether Nomad's HTTP API is encrypted.
     #[serde(default)]
     pub nomad_https: bool,
+    /// File systems that must be mounted. Since version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<ExpectedMount>,
+    /// How names below `.consul` resolve; none if they need not. Since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<RecordedDns>,
+    /// ECR registries that the node pulls from. Since version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registries: Vec<String>,
+}
+
+/// A file system that must be mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedMount {
+    /// Where.
+    pub point: String,
+    /// What: a device by any of its names, or the source as the kernel shows it; anything if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// How names resolve on a node, as far as it must be proven.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedDns {
+    /// Who resolves names below `.consul`.
+    pub resolver: Resolver,
+    /// The network's own servers.
+    pub upstream: Vec<IpAddr>,
+    /// A name outside `.consul`, which must resolve as well as it does at those servers.
+    pub witness: String,
+}
+
+/// What the record says of DNS.
+fn recorded_dns(spec: &NodeSpec) -> Option<RecordedDns> {
+    let plan = spec.dns.plan.as_ref()?;
+    (plan.resolver != Resolver::Off).then(|| RecordedDns {
+        resolver: plan.resolver,
+        upstream: plan.upstream.clone(),
+        witness: spec.dns.witness.clone(),
+    })
 }
 
 pub(super) fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, RenderError> {
     let nomad = spec.nomad.as_ref();
     let nomad_tls = nomad.and_then(|nomad| nomad.tls.as_ref());
     json(&Record {
-        version: 1,
+        version: 2,
         roles: spec.roles.clone(),
         name: spec.name.clone(),
         datacenter: spec.datacenter.clone(),
@@ -54,5 +97,12 @@ pub(super) fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, Ren
         consul_acl: spec.consul.acl.is_some(),
         nomad_acl: nomad.is_some_and(|nomad| nomad.acl),
         nomad_https: nomad_tls.is_some_and(|tls| tls.http),
+        mounts: Vec::new(),
+        dns: recorded_dns(spec),
+        registries: if spec.roles.has(Role::NomadClient) {
+            spec.registries.clone()
+        } else {
+            Vec::new()
+        },
     })
 }

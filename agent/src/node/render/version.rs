@@ -48,6 +48,15 @@ impl Product {
             Self::Systemd => version.major.to_string(),
         }
     }
+
+    /// Refuses a version that is older than [`Product::oldest`].
+    pub(super) fn admit(self, installed: Version) -> Result<Version, VersionError> {
+        if installed < self.oldest() {
+            let product = self;
+            return Err(VersionError::TooOld { product, installed });
+        }
+        Ok(installed)
+    }
 }
 
 impl fmt::Display for Product {
@@ -191,7 +200,7 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// By the same signs as `services::detect`.
-fn init(files: &Files, programs: &dyn Programs) -> Result<Init, VersionError> {
+pub(super) fn init(files: &Files, programs: &dyn Programs) -> Result<Init, VersionError> {
     if files.locate("/run/systemd/system").is_dir() {
         return ask(Product::Systemd, files, programs).map(Init::Systemd);
     }
@@ -234,10 +243,7 @@ fn parse(product: Product, answer: &str) -> Result<Version, VersionError> {
             answer: line.to_owned(),
         });
     };
-    if installed < product.oldest() {
-        return Err(VersionError::TooOld { product, installed });
-    }
-    Ok(installed)
+    product.admit(installed)
 }
 
 #[cfg(test)]

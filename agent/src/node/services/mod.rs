@@ -26,6 +26,17 @@ pub enum Activity {
     Absent,
 }
 
+impl Activity {
+    /// Whether it ended badly, though it may be on its way to be started again.
+    pub fn ended_badly(&self) -> bool {
+        match self {
+            Self::Failed(_) => true,
+            Self::Activating(how) => how.starts_with("auto-restart"),
+            _ => false,
+        }
+    }
+}
+
 /// How a service fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
@@ -53,6 +64,23 @@ pub trait ServiceManager {
     fn stop(&self, service: &str) -> Result<(), ProgramError>;
     /// How a service fares.
     fn condition(&self, service: &str) -> Result<Condition, ProgramError>;
+    /// How several services fare, in the order of their names.
+    fn conditions(&self, services: &[&str]) -> Result<Vec<Condition>, ProgramError> {
+        services.iter().map(|service| self.condition(service)).collect()
+    }
+    /// Makes several services start at boot. A manager that keeps what it read may say that they do not until its
+    /// definitions are reloaded.
+    fn enable_all(&self, services: &[&str]) -> Result<(), ProgramError> {
+        services.iter().try_for_each(|service| self.enable(service))
+    }
+    /// Begins to start several services and does not wait for them.
+    fn start_all(&self, services: &[&str]) -> Result<(), ProgramError> {
+        services.iter().try_for_each(|service| self.start(service))
+    }
+    /// Forgets how often a service failed, where that would keep it from being started.
+    fn reset_failures(&self, _service: &str) -> Result<(), ProgramError> {
+        Ok(())
+    }
     /// The last lines that a service said, oldest first; none if they cannot be had.
     fn last_words(&self, service: &str) -> Vec<String>;
 }
@@ -121,6 +149,32 @@ mod tests {
                 "systemctl show -p LoadState -p ActiveState -p SubState -p Result -p UnitFileState -p Job \
                  consul.service",
                 "journalctl --unit consul.service --lines 10 --output cat --no-pager",
+            ]
+        );
+    }
+
+    #[test]
+    fn systemd_hears_of_several_services_at_once() {
+        let programs = Recorder::default();
+        let systemd = Systemd::new(&programs);
+        systemd.enable_all(&["consul", "docker"]).unwrap();
+        systemd.start_all(&["consul", "docker"]).unwrap();
+        systemd.reset_failures("consul").unwrap();
+        // Nothing was shown: what is not described is not there.
+        let conditions = systemd.conditions(&["consul", "docker"]).unwrap();
+        assert!(
+            conditions
+                .iter()
+                .all(|condition| condition.activity == Activity::Inactive)
+        );
+        assert_eq!(
+            *programs.0.borrow(),
+            [
+                "systemctl enable --no-reload --quiet consul.service docker.service",
+                "systemctl start --no-block consul.service docker.service",
+                "systemctl reset-failed consul.service",
+                "systemctl show -p Id -p LoadState -p ActiveState -p SubState -p Result -p UnitFileState -p Job \
+                 consul.service docker.service",
             ]
         );
     }

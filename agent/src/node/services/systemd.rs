@@ -12,6 +12,16 @@ const QUICK: Duration = Duration::from_secs(30);
 /// Stopping: systemd itself kills after the unit's `TimeoutStopSec`, 90 s by default.
 const STOP: Duration = Duration::from_secs(330);
 
+/// What tells how a unit fares.
+const PROPERTIES: [&str; 6] = [
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "UnitFileState",
+    "Job",
+];
+
 /// systemd.
 pub struct Systemd<'a> {
     programs: &'a dyn Programs,
@@ -77,20 +87,50 @@ impl ServiceManager for Systemd<'_> {
     }
 
     fn condition(&self, service: &str) -> Result<Condition, ProgramError> {
-        let properties = [
-            "LoadState",
-            "ActiveState",
-            "SubState",
-            "Result",
-            "UnitFileState",
-            "Job",
-        ];
         let unit = unit(service);
         let mut arguments = vec!["show"];
         // systemd 219 takes one property at a time.
-        arguments.extend(properties.iter().flat_map(|property| ["-p", property]));
+        arguments.extend(PROPERTIES.iter().flat_map(|property| ["-p", property]));
         arguments.push(&unit);
         Ok(parse(&self.run(arguments, QUICK)?))
+    }
+
+    fn conditions(&self, services: &[&str]) -> Result<Vec<Condition>, ProgramError> {
+        let units: Vec<String> = services.iter().map(|service| unit(service)).collect();
+        let mut arguments = vec!["show", "-p", "Id"];
+        arguments.extend(PROPERTIES.iter().flat_map(|property| ["-p", property]));
+        arguments.extend(units.iter().map(String::as_str));
+        let shown = self.run(arguments, QUICK)?;
+        // One paragraph for each unit; by its id, since a unit may have been asked for by another name.
+        let paragraphs: Vec<&str> = shown.split("\n\n").collect();
+        let of = |index: usize| {
+            let id = format!("Id={}", units[index]);
+            let named = paragraphs
+                .iter()
+                .find(|paragraph| paragraph.lines().any(|line| line == id));
+            let by_place = || paragraphs.get(index).filter(|_| paragraphs.len() == units.len());
+            named.or_else(by_place).copied().unwrap_or_default()
+        };
+        Ok((0..units.len()).map(|index| parse(of(index))).collect())
+    }
+
+    fn enable_all(&self, services: &[&str]) -> Result<(), ProgramError> {
+        let units: Vec<String> = services.iter().map(|service| unit(service)).collect();
+        // Without this option each call has systemd read all its definitions anew.
+        let arguments = ["enable", "--no-reload", "--quiet"].into_iter();
+        self.run(arguments.chain(units.iter().map(String::as_str)), QUICK)
+            .map(drop)
+    }
+
+    fn start_all(&self, services: &[&str]) -> Result<(), ProgramError> {
+        let units: Vec<String> = services.iter().map(|service| unit(service)).collect();
+        let arguments = ["start", "--no-block"].into_iter();
+        self.run(arguments.chain(units.iter().map(String::as_str)), QUICK)
+            .map(drop)
+    }
+
+    fn reset_failures(&self, service: &str) -> Result<(), ProgramError> {
+        self.run(["reset-failed", &unit(service)], QUICK).map(drop)
     }
 
     fn last_words(&self, service: &str) -> Vec<String> {

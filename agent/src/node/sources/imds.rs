@@ -8,6 +8,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -132,6 +133,7 @@ pub struct Imds {
     budget: Duration,
     start: Instant,
     token: Mutex<Option<String>>,
+    retries: AtomicU32,
 }
 
 impl Imds {
@@ -143,6 +145,7 @@ impl Imds {
             budget,
             start: Instant::now(),
             token: Mutex::new(None),
+            retries: AtomicU32::new(0),
         }
     }
 
@@ -156,6 +159,17 @@ impl Imds {
                 ControlFlow::Continue(reason) => ControlFlow::Continue(reason),
             })
         })
+    }
+
+    /// How often anything had to be asked again.
+    pub fn retries(&self) -> u32 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Gives what is asked from now on a budget of its own: for whoever asks again and again, all day long.
+    pub(crate) fn begin(&mut self, budget: Duration) {
+        self.budget = budget;
+        self.start = Instant::now();
     }
 
     /// Who and where this machine is.
@@ -217,7 +231,7 @@ impl Imds {
     }
 
     /// One document; none if the service says that there is no such thing (404).
-    pub(super) fn get(&self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
+    pub(crate) fn get(&self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
         let url = self.url(path);
         let mut withheld = false;
         self.ask(&url, &mut withheld, |imds, withheld| {
@@ -252,7 +266,12 @@ impl Imds {
         mut probe: impl FnMut(&Self, &mut bool) -> Result<ControlFlow<T, String>, ImdsError>,
     ) -> Result<T, ImdsError> {
         let left = self.budget.saturating_sub(self.start.elapsed());
-        let ended = wait::until(left, BACKOFF, || probe(self, withheld));
+        let mut tries: u32 = 0;
+        let ended = wait::until(left, BACKOFF, || {
+            tries += 1;
+            probe(self, withheld)
+        });
+        self.retries.fetch_add(tries.saturating_sub(1), Ordering::Relaxed);
         ended.map_err(|error| match error {
             WaitError::Deadline { last_reason, .. } => ImdsError::Silent {
                 url: url.to_owned(),

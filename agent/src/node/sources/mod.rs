@@ -6,6 +6,7 @@ mod gather;
 pub mod imds;
 mod mime;
 mod parameters;
+pub mod resolver;
 mod role;
 mod tags;
 mod user_data;

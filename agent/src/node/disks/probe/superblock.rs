@@ -26,6 +26,8 @@ pub struct FoundFileSystem {
     pub label: String,
     /// Bytes that it takes.
     pub size: u64,
+    /// Bytes of that which XFS keeps for its log.
+    pub log: u64,
     /// Whether mkfs.xfs never came to its end on it.
     pub unfinished: bool,
 }
@@ -119,6 +121,12 @@ fn xfs(bytes: &[u8]) -> Option<FoundFileSystem> {
         uuid: uuid(bytes, 32),
         label: label(&bytes[108..120]),
         size: blocks.saturating_mul(block),
+        // Without a start the log is on another device.
+        log: if big(bytes, 48, 8) == 0 {
+            0
+        } else {
+            big(bytes, 96, 4).saturating_mul(block)
+        },
         unfinished: bytes[126] != 0,
     })
 }
@@ -156,6 +164,7 @@ fn ext(bytes: &[u8]) -> Option<FoundFileSystem> {
         uuid: uuid(bytes, 104),
         label: label(&bytes[120..136]),
         size: (high << 32 | low).saturating_mul(1024 << log_block),
+        log: 0,
         unfinished: false,
     })
 }

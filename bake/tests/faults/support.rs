@@ -1,8 +1,10 @@
-//! A small bundle and a lock that fits it, for bakes on the fakes: real bytes with real digests, but no real products.
+//! A small bundle, a lock that fits it, and what the agent says of it, for bakes on the fakes: real bytes with real
+//! digests, but no real products.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cos_agent::builder::{InstallReport, SealReport};
 use cos_agent::bundle::{BundleManifest, MANIFEST_VERSION, Trust};
 use cos_bake::bundle::Bundle;
 use cos_bake::digest::Digest;
@@ -55,4 +57,27 @@ pub(crate) fn lock() -> Lock {
         signed_by: product.is_signed().then(|| "00".into()),
         signing_key: None,
     }))
+}
+
+/// What the agent prints when it installed the bundle, and this package.
+pub(crate) fn installed(package: &str) -> String {
+    let report = InstallReport {
+        packages: vec![package.into()],
+        ..InstallReport::default()
+    };
+    serde_json::to_string(&report).unwrap()
+}
+
+/// What the agent prints when it sealed a builder.
+pub(crate) fn sealed() -> String {
+    let report = SealReport {
+        machine_id_sha256: Some("00".into()),
+        ssh_host_key_fingerprints: vec![],
+        instance_ids: vec![],
+        sealed_at: 0,
+        removed: 0,
+        kept: vec![],
+        seconds: 0.0,
+    };
+    serde_json::to_string(&report).unwrap()
 }
