@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::apply::ExecuteError;
 use super::commands::{self, print_json, told};
 use super::config;
 use super::error::NodeError;
@@ -196,11 +195,9 @@ impl ApplyArguments {
             // What was done counts, not whether somebody reads it.
             let _ = writeln!(log, "{change}");
         });
-        if let (Err(NodeError::Execute(ExecuteError::Unit { unit, .. })), Some(manager)) =
-            (&carried_out, &manager)
-        {
-            for line in manager.last_words(unit.name()) {
-                writeln!(log, "  {}: {line}", unit.name())?;
+        if let Err(error) = &carried_out {
+            for line in pipeline::last_words(error, &planned, &environment) {
+                writeln!(log, "  {line}")?;
             }
         }
         carried_out?;

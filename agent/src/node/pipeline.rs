@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::accounts::Accounts;
 use super::apply::{
-    Change, ChangeSet, Executor, JudgeError, Judgement, Listeners, Observed, Ports, Verdicts, diff, judge,
-    observe,
+    Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, Observed, Ports, Verdicts,
+    diff, judge, observe,
 };
 use super::config::{self, NodeConfig, NodeSpec, Roles};
 use super::error::NodeError;
@@ -182,12 +182,41 @@ pub fn apply_spec(
     mode: Mode,
     mut tell: impl FnMut(&Change),
 ) -> Result<Applied, NodeError> {
+    apply_spec_with_last_words(spec, environment, mode, &mut tell).0
+}
+
+/// As [`apply_spec`], with the last that a unit said if it does not do its work: lines for people, without any of the
+/// node's secrets.
+pub fn apply_spec_with_last_words(
+    spec: &NodeSpec,
+    environment: &Environment,
+    mode: Mode,
+    mut tell: impl FnMut(&Change),
+) -> (Result<Applied, NodeError>, Vec<String>) {
     let start = Instant::now();
-    let planned = plan_spec(spec, environment, mode)?;
-    if mode == Mode::Execute {
-        carry_out(&planned, environment, &mut tell)?;
-    }
-    Ok(Applied::new(spec, planned, mode, start))
+    let planned = match plan_spec(spec, environment, mode) {
+        Ok(planned) => planned,
+        Err(error) => return (Err(error), Vec::new()),
+    };
+    let done = match mode {
+        Mode::Execute => carry_out(&planned, environment, &mut tell),
+        Mode::DryRun => Ok(()),
+    };
+    let Err(error) = done else {
+        return (Ok(Applied::new(spec, planned, mode, start)), Vec::new());
+    };
+    let last_words = last_words(&error, &planned, environment);
+    (Err(error), last_words)
+}
+
+/// The last that a unit said if it does not do its work, without any of the node's secrets.
+pub(super) fn last_words(error: &NodeError, planned: &Planned, environment: &Environment) -> Vec<String> {
+    let NodeError::Execute(ExecuteError::Unit { unit, .. }) = error else {
+        return Vec::new();
+    };
+    let said = environment.manager.map(|manager| manager.last_words(unit.name()));
+    let told = |line: &String| format!("{}: {}", unit.name(), planned.secrets.redact(line));
+    said.unwrap_or_default().iter().map(told).collect()
 }
 
 /// Carries out what was planned.
