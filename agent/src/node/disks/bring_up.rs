@@ -143,7 +143,7 @@ pub fn bring_up(
             errors,
         };
         if !report.plan.steps.is_empty() {
-            execute(&mut report, environment, &observed, &mut tell)?;
+            carry_out(&mut report, environment, &observed, &mut tell)?;
         }
         report.milliseconds = start.elapsed().as_millis();
         if !again || round == ROUNDS || !report.errors.is_empty() {
@@ -155,7 +155,29 @@ pub fn bring_up(
     unreachable!("the rounds are counted")
 }
 
-fn execute(
+/// Carries out one plan of what was just observed, under the lock. Where the plan joins disks, what is done with
+/// their array is for the next plan: [`bring_up`] does that.
+pub fn execute(
+    plan: Plan,
+    observed: &Observed,
+    environment: &Environment,
+    mut tell: impl FnMut(&Planned),
+) -> Result<Report, DisksError> {
+    let start = Instant::now();
+    let _lock = lock(environment.files, environment.deadline)?;
+    let mut report = Report {
+        plan,
+        steps: Vec::new(),
+        milliseconds: 0,
+        errors: Vec::new(),
+    };
+    carry_out(&mut report, environment, observed, &mut tell)?;
+    report.milliseconds = start.elapsed().as_millis();
+    write(environment.files, &report)?;
+    Ok(report)
+}
+
+fn carry_out(
     report: &mut Report,
     environment: &Environment,
     observed: &Observed,
