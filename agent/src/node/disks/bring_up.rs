@@ -21,6 +21,8 @@ use crate::node::wait::{self, Backoff};
 
 /// Where the record of the last run is.
 pub const REPORT: &str = "/var/lib/cos-agent/disks.json";
+/// Folder of what proved each formatted disk blank, for good: one file for each file system, by its UUID.
+pub const PROOFS: &str = "/var/lib/cos-agent/formatted";
 /// Held by the run that changes disks.
 const LOCK: &str = "/run/cos-agent/disks.lock";
 /// A run joins disks, then formats what they are together, then mounts it.
@@ -209,7 +211,7 @@ fn carry_out(
             report.steps.push(record.clone());
             // What is written on a disk is told before: after a crash the report says what was begun, and why.
             if !record.proof.is_empty() {
-                write_step(environment.files, report)?;
+                write_proof(environment.files, report, &record)?;
             }
             executor.carry_out(&planned.step)
         });
@@ -240,18 +242,26 @@ fn below_any(point: &str, given_up: &BTreeSet<String>) -> bool {
     })
 }
 
-fn write_step(files: &Files, report: &Report) -> Result<(), StepError> {
-    Ok(write(files, report)?)
+fn write_proof(files: &Files, report: &Report, record: &StepRecord) -> Result<(), StepError> {
+    write(files, report)?;
+    if let Step::Format { uuid, .. } = &record.planned.step {
+        write_json(files, &format!("{PROOFS}/{uuid}.json"), record)?;
+    }
+    Ok(())
 }
 
 fn write(files: &Files, report: &Report) -> Result<(), FileError> {
-    let mut json = serde_json::to_vec_pretty(report).map_err(|source| FileError {
+    write_json(files, REPORT, report)
+}
+
+fn write_json(files: &Files, path: &str, value: &impl Serialize) -> Result<(), FileError> {
+    let mut json = serde_json::to_vec_pretty(value).map_err(|source| FileError {
         action: "write",
-        path: files.locate(REPORT),
+        path: files.locate(path),
         source: source.into(),
     })?;
     json.push(b'\n');
-    files.write_atomic(REPORT, &json, 0o644)
+    files.write_atomic(path, &json, 0o644)
 }
 
 /// Waits for another run to end, no longer than `deadline`. The kernel takes the lock back when its holder dies.
