@@ -186,11 +186,18 @@ impl ApplyArguments {
         if mode == Mode::DryRun {
             let told = commands::tell(&planned, files)?;
             let changes = serde_json::to_value(&told).map_err(std::io::Error::from)?;
-            let lines = told.iter().flat_map(commands::Told::lines).collect();
+            let of_disks = planned.disks.iter().flat_map(|plan| &plan.steps);
+            let lines = of_disks
+                .map(|planned| format!("would {}", planned.step))
+                .chain(told.iter().flat_map(commands::Told::lines))
+                .collect();
             let applied = Applied::new(&spec, planned, mode, start);
             let told = Some(DryRun { changes, lines });
             return Ok(Passed { applied, told });
         }
+        pipeline::bring_up_disks(&spec, &environment, &mut |planned| {
+            let _ = writeln!(log, "{}", planned.step);
+        })?;
         let carried_out = pipeline::carry_out(&planned, &environment, &mut |change| {
             // What was done counts, not whether somebody reads it.
             let _ = writeln!(log, "{change}");
