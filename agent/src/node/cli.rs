@@ -132,7 +132,7 @@ impl ApplyArguments {
             }
         };
         let imds = Imds::new(&self.imds, imds::BUDGET);
-        let parameters = ParameterStore { imds: &imds };
+        let parameters = ParameterStore { imds: &self.imds };
         let sources = Sources {
             files,
             named: &self.config,
@@ -166,7 +166,7 @@ impl ApplyArguments {
         }
         // Without a metadata service there was an error above.
         let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
-        let aws = parameters.client(&facts);
+        let aws = client(&self.imds, &facts);
         let mut spec = config::resolve(&config, &facts, group_size(&config, &facts, &aws)?)?;
         let manager = manage();
         if mode == Mode::Execute && manager.is_none() {
@@ -246,33 +246,27 @@ struct DryRun {
     lines: Vec<String>,
 }
 
-/// Parameters of Systems Manager in the instance's own region.
-struct ParameterStore<'a> {
-    imds: &'a Imds,
+/// The agent's client of AWS, for this instance.
+fn client(imds: &str, facts: &InstanceFacts) -> Client {
+    Client::new(Settings {
+        domain: Some(facts.domain.clone()),
+        imds: Some(imds.to_owned()),
+        ..Settings::new(&facts.region, aws::Environment::of_process())
+    })
 }
 
-impl ParameterStore<'_> {
-    fn client(&self, facts: &InstanceFacts) -> Client {
-        Client::new(Settings {
-            domain: Some(facts.domain.clone()),
-            imds: Some(self.imds.base().to_owned()),
-            ..Settings::new(&facts.region, aws::Environment::of_process())
-        })
-    }
+/// Parameters of Systems Manager, asked for when it is known where the instance is.
+struct ParameterStore<'a> {
+    imds: &'a str,
 }
 
 impl Parameters for ParameterStore<'_> {
-    fn get(&self, names: &[&str]) -> Result<BTreeMap<String, String>, ParametersError> {
-        let facts = self
-            .imds
-            .facts()
-            .map_err(|error| ParametersError(Box::new(error)))?;
-        let found = self
-            .client(&facts)
-            .get_parameters(names.iter().copied())
-            .map_err(|error| ParametersError(Box::new(error)))?;
-        let value = |(name, parameter): (String, aws::Parameter)| (name, parameter.value.expose().to_owned());
-        Ok(found.into_iter().map(value).collect())
+    fn get(
+        &self,
+        names: &[&str],
+        facts: &InstanceFacts,
+    ) -> Result<BTreeMap<String, String>, ParametersError> {
+        client(self.imds, facts).get(names, facts)
     }
 }
 

@@ -306,6 +306,13 @@ pub(super) fn carry_out(
     Ok(())
 }
 
+impl Planned {
+    /// Strikes the node's secrets out of a text.
+    pub(super) fn redact(&self, text: &str) -> String {
+        self.secrets.redact(text)
+    }
+}
+
 impl Applied {
     /// What came of a plan.
     pub(super) fn new(spec: &NodeSpec, planned: Planned, mode: Mode, start: Instant) -> Self {

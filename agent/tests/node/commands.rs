@@ -15,6 +15,7 @@ use cos_agent::node::{Environment, Mode, NodeError, apply_spec, plan_spec};
 use serde_json::Value as Json;
 
 use crate::machine::{Binaries, Machine, Store};
+use crate::secrets::{everything_secret, secrets};
 
 /// What a command says, and how it ends.
 struct Said {
@@ -332,23 +333,26 @@ fn spec(document: &str) -> NodeSpec {
     config::resolve(&config, &InstanceFacts::sample(), None).unwrap()
 }
 
-fn environment<'a>(machine: &'a Machine, secrets: &'a Store, timeline: &'a Timeline) -> Environment<'a> {
+fn environment<'m>(machine: &'m Machine, store: &'m Store, timeline: &'m Timeline) -> Environment<'m> {
     Environment {
+        secrets: store,
+        timeline,
         files: &machine.files,
         programs: &Binaries::TODAY,
         manager: Some(machine),
         consul: machine,
-        secrets,
         deadline: Duration::from_secs(1),
-        timeline,
     }
 }
 
 /// `change: why` with the diff below it.
 fn told(machine: &Machine, spec: &NodeSpec) -> Vec<String> {
-    let (secrets, timeline) = (Store::default(), Timeline::new());
-    let environment = environment(machine, &secrets, &timeline);
-    let planned = plan_spec(spec, &environment, Mode::DryRun).unwrap();
+    told_with(machine, spec, &Store::default())
+}
+
+fn told_with(machine: &Machine, spec: &NodeSpec, store: &Store) -> Vec<String> {
+    let timeline = Timeline::new();
+    let planned = plan_spec(spec, &environment(machine, store, &timeline), Mode::DryRun).unwrap();
     let told = tell(&planned, &machine.files).unwrap();
     let line = |told: &cos_agent::node::commands::Told| {
         format!(
@@ -375,9 +379,14 @@ fn a_dry_run_tells_why_and_what() {
     ] {
         assert!(all.contains(line), "{line} is not in\n{all}");
     }
-    let (secrets, timeline) = (Store::default(), Timeline::new());
-    let environment = environment(&machine, &secrets, &timeline);
-    apply_spec(&first, &environment, Mode::Execute, |_| {}).unwrap();
+    let (store, timeline) = (Store::default(), Timeline::new());
+    apply_spec(
+        &first,
+        &environment(&machine, &store, &timeline),
+        Mode::Execute,
+        |_| {},
+    )
+    .unwrap();
     assert_eq!(told(&machine, &first), Vec::<String>::new());
     // Another datacenter, and a hand that was there meanwhile.
     let second = spec(&CLIENT.replace("web", "content"));
@@ -429,5 +438,37 @@ fn no_planted_secret_shows_in_a_dry_run() {
     assert!(all.contains("-  \"encrypt\": \"sha256 "), "{all}");
     for secret in planted {
         assert!(!all.contains(secret), "{secret} is in\n{all}");
+    }
+}
+
+/// Every secret that a node can have: in place of none, and in place of another generation.
+#[test]
+fn no_secret_of_the_node_shows_in_a_dry_run() {
+    let machine = Machine::new();
+    let spec = everything_secret();
+    let lines = |store: &Store| {
+        let values = store.parameters.values().flat_map(|value| value.lines());
+        let lines: Vec<String> = values
+            .filter(|line| !line.starts_with("-----"))
+            .map(str::to_owned)
+            .collect();
+        lines
+    };
+    let (old, new) = (secrets(1), secrets(2));
+    let mut said = told_with(&machine, &spec, &old).concat();
+    let timeline = Timeline::new();
+    apply_spec(
+        &spec,
+        &environment(&machine, &old, &timeline),
+        Mode::Execute,
+        |_| {},
+    )
+    .unwrap();
+    said += &told_with(&machine, &spec, &new).concat();
+    assert!(said.contains("(sha256 "), "{said}");
+    let planted: Vec<String> = lines(&old).into_iter().chain(lines(&new)).collect();
+    assert!(planted.len() > 20);
+    for secret in planted {
+        assert!(!said.contains(&secret), "{secret} is in\n{said}");
     }
 }

@@ -107,7 +107,7 @@ impl CheckArguments {
         let parameters = files_for(&self.parameter);
         if let Some(parameters) = &parameters {
             let mut absent = Vec::new();
-            sources::include(&mut documents, 0, Some(parameters), &mut absent)?;
+            sources::include(&mut documents, 0, Some(parameters), None, &mut absent)?;
         }
         if documents.is_empty() {
             return Ok((None, faults, notes));

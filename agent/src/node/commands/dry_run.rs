@@ -43,7 +43,7 @@ pub fn tell<'a>(planned: &'a Planned, files: &Files) -> Result<Vec<Told<'a>>, Fi
     let told = |change| {
         Ok(Told {
             why: why(change, &planned.desired, &planned.observed),
-            diff: difference(change, &planned.observed, files)?,
+            diff: difference(change, &planned.observed, files)?.map(|diff| planned.redact(&diff)),
             change,
         })
     };

@@ -23,7 +23,7 @@ pub struct RenderArguments {
     #[arg(value_name = "PATH|all")]
     pub path: String,
     /// Versions to render for, instead of those that are installed.
-    #[arg(long, value_name = "consul=VERSION,nomad=VERSION", value_parser = versions)]
+    #[arg(long, value_name = "consul=VERSION,nomad=VERSION[,systemd=VERSION]", value_parser = versions)]
     pub versions: Option<Versions>,
     /// How many instances the Auto Scaling group should have, where the configuration asks for that.
     #[arg(long, value_name = "NUMBER")]
@@ -33,20 +33,32 @@ pub struct RenderArguments {
     pub sources: SourceArguments,
 }
 
+/// Versions by product; what starts services is not known unless `systemd` is among them.
 fn versions(text: &str) -> Result<Versions, String> {
-    let wrong = || format!("must be consul=VERSION,nomad=VERSION with three numbers each, got \"{text}\"");
-    let mut given: BTreeMap<&str, Version> = BTreeMap::new();
+    let wrong = || format!("must be consul=1.2.3,nomad=1.2.3 and perhaps systemd=252, got \"{text}\"");
+    let mut given: BTreeMap<&str, &str> = BTreeMap::new();
     for pair in text.split(',') {
         let (product, version) = pair.split_once('=').ok_or_else(wrong)?;
-        given.insert(product.trim(), version.trim().parse().map_err(|()| wrong())?);
+        given.insert(product.trim(), version.trim());
     }
-    match (given.remove("consul"), given.remove("nomad"), given.is_empty()) {
-        (Some(consul), Some(nomad), true) => Ok(Versions {
-            consul,
-            nomad,
-            init: Init::Unknown,
-        }),
-        _ => Err(wrong()),
+    let mut product = |name: &str| {
+        given
+            .remove(name)
+            .map(|version| version.parse().map_err(|()| wrong()))
+    };
+    let (consul, nomad) = (
+        product("consul").ok_or_else(wrong)??,
+        product("nomad").ok_or_else(wrong)??,
+    );
+    let init = match given.remove("systemd").map(str::parse) {
+        None => Init::Unknown,
+        Some(Ok(version)) => Init::Systemd(Version::new(version, 0, 0)),
+        Some(Err(_)) => return Err(wrong()),
+    };
+    if given.is_empty() {
+        Ok(Versions { consul, nomad, init })
+    } else {
+        Err(wrong())
     }
 }
 
@@ -57,17 +69,15 @@ impl RenderArguments {
         let config = config::read(&gathered.documents).map_err(|faults| told(faults.into(), talk))?;
         let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
         let spec = config::resolve(&config, &facts, self.group)?;
+        let machine = Files::new(&self.sources.root);
         let versions = match self.versions {
             Some(versions) => versions,
-            None => Versions::detect(&Files::new(&self.sources.root), &RealPrograms)?,
+            None => Versions::detect(&machine, &RealPrograms)?,
         };
-        let files = Files::new(&self.sources.root);
-        let installed = Installed {
-            versions,
-            accounts: Accounts::read(&files)?,
-        };
-        // Files are shown without what is secret, so that nobody need be asked for it.
-        let desired = render::render(&spec, &installed, &Fetched::placeholders(&spec))?;
+        let accounts = Accounts::read(&machine)?;
+        // Nobody is asked for a secret to print a file.
+        let secrets = Fetched::placeholders(&spec);
+        let desired = render::render(&spec, &Installed { versions, accounts }, &secrets)?;
         let files: BTreeMap<&String, _> = desired
             .files
             .iter()
@@ -106,6 +116,9 @@ mod tests {
             (read.consul, read.nomad),
             (Version::new(1, 21, 5), Version::new(1, 11, 0))
         );
+        assert_eq!(read.init, Init::Unknown);
+        let read = versions("consul=1.21.5,nomad=1.11.0,systemd=252").unwrap();
+        assert_eq!(read.init, Init::Systemd(Version::new(252, 0, 0)));
         for wrong in [
             "",
             "consul=1.21.5",

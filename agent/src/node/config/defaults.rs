@@ -139,6 +139,7 @@ mod tests {
             "consul.autopilot.upgrade_version_tag",
             "consul.bootstrap_expect",
             "consul.gossip_key",
+            // Needed where COS writes the configuration.
             "consul.retry_join",
             "consul.service.environment",
             "disks",

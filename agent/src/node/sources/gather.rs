@@ -100,6 +100,7 @@ pub fn gather(sources: &Sources) -> Result<Gathered, SourceError> {
         &mut gathered.documents,
         behind_tags,
         sources.parameters,
+        gathered.facts.as_ref(),
         &mut faults,
     )?;
     if faults.is_empty() {
@@ -135,6 +136,7 @@ pub fn include(
     documents: &mut Vec<Document>,
     place: usize,
     parameters: Option<&dyn Parameters>,
+    facts: Option<&InstanceFacts>,
     faults: &mut Vec<Fault>,
 ) -> Result<(), SourceError> {
     let included = config::included(documents);
@@ -147,7 +149,9 @@ pub fn include(
     let mut names: Vec<&str> = included.iter().map(|included| included.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    let mut values = parameters.get(&names)?;
+    // Without an instance there are files only, which are in no region.
+    let sample = InstanceFacts::sample();
+    let mut values = parameters.get(&names, facts.unwrap_or(&sample))?;
     let mut found = Vec::new();
     for included in &included {
         match values.remove(&included.name) {
