@@ -91,13 +91,17 @@ def stale():
     return [str(path.relative_to(ROOT.parent.parent)) for path, text in wanted() if not path.exists() or path.read_text() != text]
 
 
-def differing(names):
-    """Those of the named variables that are not the same everywhere."""
+# What these hand on to node-group, they must describe alike.
+OF_NODES = ("node-group", "consul", "nomad", "nomad-datacenter")
+
+
+def differing():
+    """Variables that are not the same in every module that has them, where they should be."""
     texts = {}
     for module in sorted(ROOT.glob("modules/*")):
         for file in module.glob("*.tf"):
             for found, name, body in BLOCK.findall(file.read_text()):
-                if found == "variable" and name in names:
+                if found == "variable" and (module.name in OF_NODES or name == "cluster_name"):
                     texts.setdefault(name, set()).add(body)
     return sorted(name for name, bodies in texts.items() if len(bodies) > 1)
 

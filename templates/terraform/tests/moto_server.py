@@ -9,10 +9,12 @@ import signal
 import sys
 import uuid
 
+from moto.autoscaling.models import LifecycleHook
 from moto.autoscaling.responses import AutoScalingResponse
-from moto.core.responses import ActionResult, BaseResponse
 from moto.core.exceptions import ServiceException
+from moto.core.responses import ActionResult, BaseResponse
 from moto.ec2.models.launch_templates import LaunchTemplateBackend
+from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.ecr.responses import ECRResponse
 
 
@@ -57,6 +59,25 @@ def remember(original, self):
 wrap(AutoScalingResponse, "create_auto_scaling_group")(remember)
 wrap(AutoScalingResponse, "update_auto_scaling_group")(remember)
 AutoScalingResponse.start_instance_refresh = lambda self: ActionResult({"InstanceRefreshId": str(uuid.uuid4())})
+
+
+# A hook that asks for no notification has none.
+@wrap(LifecycleHook, "__init__")
+def without_notification(original, self, *args, **kwargs):
+    original(self, *args, **kwargs)
+    self.role_arn = self.notification_target_arn = None
+
+
+# --- EC2: a rule's description is there for every kind of peer ---------------------------------------------------
+
+@wrap(SecurityGroupRule, "__init__")
+def keep_prefix_list(original, self, *args, **kwargs):
+    original(self, *args, **kwargs)
+    peers = [it for it in (*args, *kwargs.values()) if isinstance(it, dict)]
+    self.cos_description = next((it["Description"] for it in peers if it.get("Description")), None)
+
+
+SecurityGroupRule.description = property(lambda self: self.cos_description)
 
 
 # --- EC2: a launch template's own tags belong to it, and not to what it launches ----------------------------------

@@ -30,6 +30,8 @@ module "networking" {
   nat_mode     = var.nat_mode
   ingress      = { certificate_arn = var.certificate_arn }
   backoffice   = { certificate_arn = var.certificate_arn }
+
+  deletion_protection = var.deletion_protection
 }
 
 module "cos" {

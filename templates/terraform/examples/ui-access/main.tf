@@ -32,6 +32,7 @@ module "ui_access" {
   fabio_server_asg_name  = var.asg_names.fabio
   tls                    = false
   allow_http             = true
+  deletion_protection    = false
 }
 
 module "sgrules" {

@@ -87,7 +87,7 @@ variable "access_log_bucket" {
 variable "deletion_protection" {
   description = "Whether it refuses to be destroyed."
   type        = bool
-  default     = false
+  default     = true
 }
 
 variable "tags" {

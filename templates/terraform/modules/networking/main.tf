@@ -161,12 +161,14 @@ module "balancer" {
   source   = "../load-balancer"
   for_each = local.balancers
 
-  name               = "${var.cluster_name}-${each.value.name}"
-  subnet_ids         = local.subnet_ids[each.value.internal ? "backoffice" : "public"]
-  security_group_ids = [aws_security_group.balancer[each.key].id]
-  internal           = each.value.internal
-  certificate_arn    = each.value.listen.certificate_arn
-  allow_http         = each.value.listen.allow_http
-  has_targets        = false
-  tags               = var.tags
+  name                = "${var.cluster_name}-${each.value.name}"
+  subnet_ids          = local.subnet_ids[each.value.internal ? "backoffice" : "public"]
+  security_group_ids  = [aws_security_group.balancer[each.key].id]
+  internal            = each.value.internal
+  certificate_arn     = each.value.listen.certificate_arn
+  allow_http          = each.value.listen.allow_http
+  has_targets         = false
+  access_log_bucket   = var.access_log_bucket
+  deletion_protection = var.deletion_protection
+  tags                = var.tags
 }

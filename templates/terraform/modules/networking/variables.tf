@@ -110,6 +110,18 @@ variable "backoffice" {
   }
 }
 
+variable "access_log_bucket" {
+  description = "Bucket of the load balancers' access logs; none are kept without."
+  type        = string
+  default     = null
+}
+
+variable "deletion_protection" {
+  description = "Whether load balancers refuse to be destroyed."
+  type        = bool
+  default     = true
+}
+
 variable "flow_log_destination_arn" {
   description = "Bucket that gets the VPC's flow logs; none are kept without."
   type        = string

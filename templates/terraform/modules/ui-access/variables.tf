@@ -99,7 +99,7 @@ variable "access_log_bucket" {
 variable "deletion_protection" {
   description = "Whether the load balancers refuse to be destroyed."
   type        = bool
-  default     = false
+  default     = true
 }
 
 variable "tags" {
