@@ -97,11 +97,12 @@ OF_NODES = ("node-group", "consul", "nomad", "nomad-datacenter")
 
 def differing():
     """Variables that are not the same in every module that has them, where they should be."""
+    handed_on = {name for name, _ in blocks(ROOT / "modules" / "node-group", "variable")}
     texts = {}
     for module in sorted(ROOT.glob("modules/*")):
         for file in module.glob("*.tf"):
             for found, name, body in BLOCK.findall(file.read_text()):
-                if found == "variable" and (module.name in OF_NODES or name == "cluster_name"):
+                if found == "variable" and (module.name in OF_NODES and name in handed_on or name == "cluster_name"):
                     texts.setdefault(name, set()).add(body)
     return sorted(name for name, bodies in texts.items() if len(bodies) > 1)
 

@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 
+import arguments
 import documents
 import properties
 
@@ -115,6 +116,12 @@ def shared_variables(tree, env):
     wrong = documents.differing()
     if wrong:
         raise Failed("differ between modules: " + ", ".join(wrong))
+
+
+def version_six(tree, env):
+    wrong = arguments.unknown()
+    if wrong:
+        raise Failed("not in version 6 of the provider:\n" + "\n".join(wrong))
 
 
 def validation(tree, env):
@@ -237,11 +244,12 @@ def main():
             test("formatting", lambda: formatting(tree, env))
             test("documents are true", lambda: documentation(tree, env))
             test("shared variables are the same", lambda: shared_variables(tree, env))
+            test("arguments exist in provider version 6", lambda: version_six(tree, env))
             test("checkov", lambda: checkov(tree, env))
             test("examples and modules are valid", lambda: validation(tree, env))
             test("wrong inputs are refused; partitions", lambda: inputs_and_partitions(tree, env))
             beside.join()
-    total = 7
+    total = 8
     print(f"terraform: {total - len(failures)} passed, {len(failures)} failed")
     return 1 if failures else 0
 
