@@ -1,5 +1,6 @@
 """What must be true of the platform that was applied, read from `terraform show -json` and from AWS itself."""
 
+import copy
 import csv
 import json
 import pathlib
@@ -208,6 +209,59 @@ def secrets(everything):
                 yield f"{it['address']}.{key} looks like a secret"
         if it["type"] in ("aws_ssm_parameter", "aws_secretsmanager_secret_version", "aws_key_pair"):
             yield f"{it['address']} could hold a secret"
+
+
+# --- The checks themselves ----------------------------------------------------------------------------------------
+
+def policy(change):
+    """Changes the first statement of a policy."""
+
+    def plant(it):
+        document = json.loads(it["policy"])
+        change(document["Statement"][0])
+        it["policy"] = json.dumps(document)
+
+    return plant
+
+
+# A mistake: kind of resource, which one by a part of its address, and what is done to it.
+MISTAKES = {
+    "backoffice has a way out": ("aws_route_table", "backoffice", lambda it: it.update(route=[{"cidr_block": "0.0.0.0/0"}])),
+    "private instances get public addresses": ("aws_subnet", "services-0", lambda it: it.update(map_public_ip_on_launch=True)),
+    "the world reaches servers": ("aws_vpc_security_group_ingress_rule", "agents>consul-server:tcp:8300", lambda it: it.update(referenced_security_group_id="", cidr_ipv4="0.0.0.0/0")),
+    "gossip is closed": ("aws_vpc_security_group_ingress_rule", "agents>agents:udp:8301", lambda it: it.update(ip_protocol="icmp")),
+    "a port range is too wide": ("aws_vpc_security_group_egress_rule", "content-connector>internet", lambda it: it.update(from_port=0)),
+    "a role may use a service": ("aws_iam_role_policy", '"backoffice"].module.data_center.aws_iam_role_policy.this', policy(lambda it: it.update(Action="s3:*"))),
+    "a role deletes anything": ("aws_iam_role_policy", "nomad.module.servers.aws_iam_role_policy.this", policy(lambda it: it.update(Action="kms:ScheduleKeyDeletion", Resource="*"))),
+    "a role reads all parameters": ("aws_iam_role_policy", "consul.module.servers.aws_iam_role_policy.this", policy(lambda it: it.update(Resource="arn:aws:ssm:r:1:parameter/cos/cos-playground/*"))),
+    "an endpoint lets in anyone": ("aws_vpc_endpoint", '"kms"', policy(lambda it: it.pop("Condition"))),
+    "IMDSv1 answers": ("aws_launch_template", "nomad", lambda it: it["metadata_options"][0].update(http_tokens="optional")),
+    "a disk is in clear": ("aws_launch_template", "consul", lambda it: it["block_device_mappings"][0]["ebs"][0].update(encrypted="false")),
+    "a load balancer ends servers": ("aws_autoscaling_group", "consul", lambda it: it.update(health_check_type="ELB")),
+    "a node is not waited for": ("aws_autoscaling_lifecycle_hook", '"launch"', lambda it: it.update(default_result="CONTINUE")),
+    "servers go before their successors": ("aws_autoscaling_group", "nomad.module.servers", lambda it: it["instance_refresh"][0]["preferences"][0].update(min_healthy_percentage=50)),
+    "zones are evened out": ("aws_autoscaling_group", "consul", lambda it: it.update(suspended_processes=[])),
+    "an interface is public": ("aws_lb", '"consul"', lambda it: it.update(internal=False)),
+    "an interface speaks HTTP": ("aws_lb_listener", '"nomad"', lambda it: it.update(port=80, protocol="HTTP")),
+    "a key does not rotate": ("aws_kms_key", "keyring", lambda it: it.update(enable_key_rotation=False)),
+    "snapshots are overwritten": ("aws_s3_bucket_versioning", "snapshots", lambda it: it["versioning_configuration"][0].update(status="Suspended")),
+}
+
+
+def planted(state, failed):
+    """Every mistake that is planted into the state is found."""
+    for name, (kind, part, plant) in MISTAKES.items():
+        wrong = copy.deepcopy(state)
+        everything = list(resources(wrong["values"]["root_module"]))
+        chosen = [it for it in everything if it["type"] == kind and part in it["address"]]
+        if not chosen:
+            raise failed(f"nowhere to plant: {name}")
+        plant(chosen[0]["values"])
+        try:
+            check(wrong, failed)
+        except failed:
+            continue
+        raise failed(f"a planted mistake was not found: {name}")
 
 
 # --- User-data ----------------------------------------------------------------------------------------------------
