@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::apply::ExecuteError;
 use super::commands::{self, print_json, told};
 use super::config;
 use super::error::NodeError;
@@ -187,21 +186,25 @@ impl ApplyArguments {
         if mode == Mode::DryRun {
             let told = commands::tell(&planned, files)?;
             let changes = serde_json::to_value(&told).map_err(std::io::Error::from)?;
-            let lines = told.iter().flat_map(commands::Told::lines).collect();
+            let of_disks = planned.disks.iter().flat_map(|plan| &plan.steps);
+            let lines = of_disks
+                .map(|planned| format!("would {}", planned.step))
+                .chain(told.iter().flat_map(commands::Told::lines))
+                .collect();
             let applied = Applied::new(&spec, planned, mode, start);
             let told = Some(DryRun { changes, lines });
             return Ok(Passed { applied, told });
         }
+        pipeline::bring_up_disks(&spec, &environment, &mut |planned| {
+            let _ = writeln!(log, "{}", planned.step);
+        })?;
         let carried_out = pipeline::carry_out(&planned, &environment, &mut |change| {
             // What was done counts, not whether somebody reads it.
             let _ = writeln!(log, "{change}");
         });
-        if let (Err(NodeError::Execute(ExecuteError::Unit { unit, .. })), Some(manager)) =
-            (&carried_out, &manager)
-        {
-            for line in manager.last_words(unit.name()) {
-                let line = planned.redact(&line);
-                writeln!(log, "  {}: {line}", unit.name())?;
+        if let Err(error) = &carried_out {
+            for line in pipeline::last_words(error, &planned, &environment) {
+                writeln!(log, "  {line}")?;
             }
         }
         carried_out?;

@@ -32,7 +32,10 @@ use secrets::Fetched;
 use sources::InstanceFacts;
 
 pub use error::NodeError;
-pub use pipeline::{Applied, Environment, Mode, Planned, apply_spec, configure, look_at_resolver, plan_spec};
+pub use pipeline::{
+    Applied, Environment, Mode, Planned, apply_spec, apply_spec_with_last_words, configure, look_at_resolver,
+    plan_spec,
+};
 
 use crate::host::{Files, Invocation};
 

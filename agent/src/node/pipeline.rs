@@ -7,10 +7,11 @@ use serde::Serialize;
 
 use super::accounts::Accounts;
 use super::apply::{
-    Change, ChangeSet, Executor, JudgeError, Judgement, Listeners, Observed, Ports, Verdicts, diff, judge,
-    observe,
+    Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, Observed, Ports, Verdicts,
+    diff, judge, observe,
 };
 use super::config::{self, NodeConfig, NodeSpec, Roles};
+use super::disks;
 use super::error::NodeError;
 use super::health::ConsulApi;
 use super::notes::notes;
@@ -114,6 +115,8 @@ pub struct Planned {
     pub observed: Observed,
     /// What must be done, in order.
     pub changes: ChangeSet,
+    /// What happens to disks before all of that; none where the configuration names no disk.
+    pub disks: Option<disks::Plan>,
     /// What the reader should know though it is no fault.
     pub notes: Vec<String>,
     versions: Versions,
@@ -145,6 +148,7 @@ pub fn plan_spec(spec: &NodeSpec, environment: &Environment, mode: Mode) -> Resu
     let desired = timeline.measure("render", || render::render(spec, &installed, &secrets))?;
     let observed = timeline.measure("observe", || observe(&desired, files, manager))?;
     let changes = diff(&desired, &observed);
+    let disks = plan_disks(spec, environment, mode)?;
     let verdicts = Verdicts::find(&desired, &observed, files, mode == Mode::DryRun)?;
     let mut notes = notes(spec, &desired, &observed, &changes, files)?;
     if !changes.0.is_empty() {
@@ -167,12 +171,56 @@ pub fn plan_spec(spec: &NodeSpec, environment: &Environment, mode: Mode) -> Resu
         desired,
         observed,
         changes,
+        disks,
         notes,
         versions,
         secrets,
         verdicts,
         recognised,
     })
+}
+
+/// Looks at the disks and decides. Only a dry run tells it beforehand: what waits for a disk to come waits once.
+fn plan_disks(
+    spec: &NodeSpec,
+    environment: &Environment,
+    mode: Mode,
+) -> Result<Option<disks::Plan>, NodeError> {
+    if mode == Mode::Execute || !has_disks(spec) {
+        return Ok(None);
+    }
+    let environment = of_disks(environment);
+    let (_, plan) = disks::dry_run(&spec.disks, &environment)?;
+    Ok(Some(plan))
+}
+
+fn has_disks(spec: &NodeSpec) -> bool {
+    !spec.disks.disks.is_empty() || !spec.disks.efs.is_empty()
+}
+
+fn of_disks<'a>(environment: &Environment<'a>) -> disks::Environment<'a> {
+    disks::Environment {
+        files: environment.files,
+        programs: environment.programs,
+        deadline: environment.deadline,
+    }
+}
+
+/// Mounts the node's disks, before anything is started that could write into the folders below. `tell` hears of each
+/// step before it is carried out.
+pub(super) fn bring_up_disks(
+    spec: &NodeSpec,
+    environment: &Environment,
+    tell: &mut dyn FnMut(&disks::Planned),
+) -> Result<(), NodeError> {
+    // A node without disks may have had some: those mounts go with the next boot.
+    if !has_disks(spec) && environment.files.mode(disks::REPORT)?.is_none() {
+        return Ok(());
+    }
+    let brought_up = environment.timeline.measure("disks", || {
+        disks::bring_up(&spec.disks, &of_disks(environment), tell).and_then(disks::Report::verdict)
+    });
+    Ok(brought_up.map(drop)?)
 }
 
 /// Makes the node what `spec` says. `tell` hears of each change before it is carried out.
@@ -182,12 +230,42 @@ pub fn apply_spec(
     mode: Mode,
     mut tell: impl FnMut(&Change),
 ) -> Result<Applied, NodeError> {
+    apply_spec_with_last_words(spec, environment, mode, &mut tell).0
+}
+
+/// As [`apply_spec`], with the last that a unit said if it does not do its work: lines for people, without any of the
+/// node's secrets.
+pub fn apply_spec_with_last_words(
+    spec: &NodeSpec,
+    environment: &Environment,
+    mode: Mode,
+    mut tell: impl FnMut(&Change),
+) -> (Result<Applied, NodeError>, Vec<String>) {
     let start = Instant::now();
-    let planned = plan_spec(spec, environment, mode)?;
-    if mode == Mode::Execute {
-        carry_out(&planned, environment, &mut tell)?;
-    }
-    Ok(Applied::new(spec, planned, mode, start))
+    let planned = match plan_spec(spec, environment, mode) {
+        Ok(planned) => planned,
+        Err(error) => return (Err(error), Vec::new()),
+    };
+    let done = match mode {
+        Mode::Execute => bring_up_disks(spec, environment, &mut |_| {})
+            .and_then(|()| carry_out(&planned, environment, &mut tell)),
+        Mode::DryRun => Ok(()),
+    };
+    let Err(error) = done else {
+        return (Ok(Applied::new(spec, planned, mode, start)), Vec::new());
+    };
+    let last_words = last_words(&error, &planned, environment);
+    (Err(error), last_words)
+}
+
+/// The last that a unit said if it does not do its work, without any of the node's secrets.
+pub(super) fn last_words(error: &NodeError, planned: &Planned, environment: &Environment) -> Vec<String> {
+    let NodeError::Execute(ExecuteError::Unit { unit, .. }) = error else {
+        return Vec::new();
+    };
+    let said = environment.manager.map(|manager| manager.last_words(unit.name()));
+    let told = |line: &String| format!("{}: {}", unit.name(), planned.secrets.redact(line));
+    said.unwrap_or_default().iter().map(told).collect()
 }
 
 /// Carries out what was planned.

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cos_agent::node::disks::uuid::Uuid;
-use cos_agent::node::disks::{Decision, DiskSpec, FileSystem, Format, Request, RootAccess, dry_run};
+use cos_agent::node::disks::{Decision, DiskSpec, FileSystem, Format, Request, RootAccess, dry_run, execute};
 use nix::sys::statvfs::statvfs;
 
 use crate::rig::{self, Loop, Root, blkid, can_run, one, request};
@@ -284,6 +284,78 @@ fn disks_below_disks_are_mounted_in_order() {
     root.unmount_all();
     root.bring_up(&wanted).verdict().unwrap();
     assert_eq!(numbers[1..], [number("/a"), number("/a/b"), number("/a/b/c")]);
+    root.unmount_all();
+}
+
+#[test]
+fn the_command_shows_every_disk_and_why() {
+    if !can_run("the_command_shows_every_disk_and_why") {
+        return;
+    }
+    let root = Root::new();
+    let images: Vec<_> = ["blank", "used"].iter().map(|name| root.image(name)).collect();
+    for image in &images {
+        rig::sparse(image, 64);
+    }
+    rig::run("mkswap", &["-q", images[1].to_str().unwrap()]).unwrap();
+    let disks: Vec<Loop> = images.iter().map(|image| Loop::attach(image)).collect();
+    let agent = env!("CARGO_BIN_EXE_cos-agent");
+    let folder = root.folder.to_str().unwrap();
+    let survey = rig::run(agent, &["disks", "--root", folder, "--json"]).unwrap();
+    let survey: serde_json::Value = serde_json::from_str(&survey).unwrap();
+    assert_eq!(
+        (&survey["executed"], &survey["steps"]),
+        (&false.into(), &serde_json::json!([]))
+    );
+    let of = |path: &str| {
+        let mounts = survey["mounts"].as_array().unwrap();
+        mounts
+            .iter()
+            .find(|mount| mount["source"] == path)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(of(&disks[0].path)["decision"], "format");
+    let used = of(&disks[1].path);
+    assert_eq!(used["decision"], "refuse");
+    assert_eq!(used["looked"][0]["evidence"]["signatures"][0]["kind"], "swap");
+    let text = rig::run(agent, &["disks", "--root", folder]).unwrap();
+    assert!(
+        text.contains("would be formatted if the configuration names it"),
+        "{text}"
+    );
+    // A dry run of a map says the same as the run would, with the exit code of the run.
+    let map = format!("{}=/data:ext4", disks[0].path);
+    let text = rig::run(agent, &["disks", "--root", folder, "--dry-run", "--map", &map]).unwrap();
+    assert!(
+        text.contains("would make ext4 on") && text.contains(" at /data"),
+        "{text}"
+    );
+    let map = format!("{}=/data:ext4", disks[1].path);
+    let error = rig::run(agent, &["disks", "--root", folder, "--dry-run", "--map", &map]).unwrap_err();
+    assert!(error.contains("a signature of swap at byte 4086"), "{error}");
+    assert!(rig::is_zero(&images[0]));
+}
+
+#[test]
+fn one_plan_is_carried_out_as_it_was_shown() {
+    if !can_run("one_plan_is_carried_out_as_it_was_shown") {
+        return;
+    }
+    let root = Root::new();
+    let image = root.image("disk");
+    rig::sparse(&image, 64);
+    let device = Loop::attach(&image);
+    let wanted = one(&device, "/data", FileSystem::Ext4);
+    let (observed, plan) = dry_run(&wanted, &root.environment()).unwrap();
+    let shown = plan.steps.clone();
+    let mut told = Vec::new();
+    let report = execute(plan, &observed, &root.environment(), |planned| {
+        told.push(planned.clone());
+    })
+    .unwrap();
+    assert_eq!((report.formatted(), told), (1, shown));
+    report.verdict().unwrap();
     root.unmount_all();
 }
 

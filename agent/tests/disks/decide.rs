@@ -462,7 +462,7 @@ fn a_file_system_that_may_not_be_mounted_says_why() {
     };
     assert_eq!(with(&|_| {}).mounts[0].decision, Decision::Mount);
     let cases: [(&str, Change); 6] = [
-        ("mkfs.xfs did not come to its end", &|one| {
+        ("did not come to its end", &|one| {
             one.evidence.file_system.as_mut().unwrap().unfinished = true;
         }),
         ("and the disk only", &|one| one.device.size = 1 << 29),

@@ -156,4 +156,16 @@ fn the_report_holds_the_evidence_for_every_format() {
     assert_eq!(zeros["bytes_read"], 64 << 20);
     assert!(zeros["first_data"].is_null());
     assert_eq!(step["proof"][0]["evidence"]["blkid"], "nothing");
+    // And for good, under the name of the file system, whatever later runs do.
+    root.bring_up(&one(&device, "/data", FileSystem::Ext4))
+        .verdict()
+        .unwrap();
+    root.bring_up(&one(&device, "/data", FileSystem::Ext4))
+        .verdict()
+        .unwrap();
+    let (_, uuid) = blkid(&device.path).unwrap();
+    let proof = fs::read(root.at(&format!("/var/lib/cos-agent/formatted/{uuid}.json"))).unwrap();
+    let proof: serde_json::Value = serde_json::from_slice(&proof).unwrap();
+    assert_eq!(proof["proof"][0]["evidence"]["zeros"]["whole"], true, "{proof:#}");
+    root.unmount_all();
 }

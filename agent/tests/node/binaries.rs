@@ -33,6 +33,7 @@ fn name(product: Product) -> String {
 
 /// The binaries of a product at hand, oldest first. In CI all that are needed must be there; elsewhere it says loudly
 /// which are not.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so, loudly")]
 pub(crate) fn at_hand(product: Product) -> BTreeMap<Version, PathBuf> {
     let mut found = BTreeMap::new();
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
@@ -83,6 +84,9 @@ pub(crate) fn install(product: Product, binary: &Path, files: &Files) {
     std::os::unix::fs::symlink(binary, place).unwrap();
 }
 
+/// Tests of one process run side by side.
+static UNPACKING: Mutex<()> = Mutex::new(());
+
 /// The newest archive of a mirror, unpacked where cargo keeps files of tests.
 fn newest(product: Product, folder: &Path) -> Option<(Version, PathBuf)> {
     let entries = fs::read_dir(folder).ok()?.flatten();
@@ -93,8 +97,6 @@ fn newest(product: Product, folder: &Path) -> Option<(Version, PathBuf)> {
         .join(&written)
         .join(format!("{name}_{written}_linux_amd64.zip"));
     let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{written}"));
-    // Tests of one process run side by side.
-    static UNPACKING: Mutex<()> = Mutex::new(());
     let _unpacking = UNPACKING
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cos_agent::node::apply::Change;
 use cos_agent::node::render::{Feature, Product, Version};
+use cos_agent::node::secrets::Fetched;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value as Json;
@@ -315,7 +316,17 @@ fn story(consul_binary: &Path, nomad_binary: &Path, nomad_version: Version) {
     talk_is_encrypted(&server, &client, &store, &token);
 
     // New certificates: the agents show them, and are the same processes as before, if they can be.
+    let mut half = store.clone();
     authority.issue("second", &mut store);
+    // A new certificate whose key has yet to change stops at the door.
+    let certificate_of_two = store.parameters["/consul/certificate"].clone();
+    half.parameters.insert("/consul/certificate", certificate_of_two);
+    let refused = Fetched::fetch(&crate::converge::spec(&server_document), &half, &server.files());
+    let refused = refused.unwrap_err().to_string();
+    assert!(
+        refused.contains("is not the key of ssm:/consul/certificate"),
+        "{refused}"
+    );
     let reloads =
         !Feature::NomadNotify.known_by(nomad_version) || Feature::NomadNotifyReload.known_by(nomad_version);
     let nomad_act = if reloads { "reload nomad" } else { "restart nomad" };

@@ -15,6 +15,7 @@ use crate::machine::{self, Machine};
 const SYSTEMD: [&str; 2] = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
 
 /// What systemd understands of a unit; none where there is no systemd to ask.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so, loudly")]
 fn understood(service: &str, desired: &DesiredState, drop_in: &str) -> Option<String> {
     let program = SYSTEMD.into_iter().find(|path| Path::new(path).is_file());
     let (Some(program), true) = (program, nix::unistd::Uid::effective().is_root()) else {

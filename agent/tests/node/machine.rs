@@ -53,6 +53,8 @@ pub(crate) struct Machine {
     pub(crate) broken: RefCell<Vec<&'static str>>,
     /// Units that are started again and again and never come up.
     pub(crate) restless: RefCell<Vec<&'static str>>,
+    /// The last words of every unit, if they are not the usual.
+    pub(crate) farewell: RefCell<Vec<String>>,
     /// Consul runs and its API does not answer.
     pub(crate) deaf: Cell<bool>,
     folder: tempfile::TempDir,
@@ -97,6 +99,7 @@ impl Machine {
             log: RefCell::new(Vec::new()),
             broken: RefCell::default(),
             restless: RefCell::default(),
+            farewell: RefCell::default(),
             deaf: Cell::new(false),
             folder,
         }
@@ -269,7 +272,11 @@ impl ServiceManager for Machine {
     }
 
     fn last_words(&self, service: &str) -> Vec<String> {
-        vec![format!("{service} says farewell")]
+        let farewell = self.farewell.borrow();
+        if farewell.is_empty() {
+            return vec![format!("{service} says farewell")];
+        }
+        farewell.clone()
     }
 }
 

@@ -221,9 +221,7 @@ impl Node {
                 deadline: PATIENCE,
                 timeline: &Timeline::new(),
             };
-            let applied = apply_spec(&spec, &environment, Mode::Execute, |change| {
-                eprintln!("  {change}")
-            });
+            let applied = apply_spec(&spec, &environment, Mode::Execute, |_| {});
             (applied, manager.services.into_inner())
         });
         *self.services.borrow_mut() = services;
@@ -392,6 +390,7 @@ impl ServiceManager for Processes {
 }
 
 /// Whether this machine can hold nodes; says loudly why not, and fails in CI.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so, loudly")]
 pub(crate) fn possible(test: &str) -> bool {
     let tools = ["unshare", "nsenter", "ip", "mount", "umount"];
     let absent = |tool: &&&str| {
@@ -399,12 +398,10 @@ pub(crate) fn possible(test: &str) -> bool {
             .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file()));
         !found
     };
-    let reason = if !nix::unistd::Uid::effective().is_root() {
-        Some("root".to_owned())
-    } else if let Some(tool) = tools.iter().find(absent) {
-        Some((*tool).to_owned())
+    let reason = if nix::unistd::Uid::effective().is_root() {
+        tools.iter().find(absent).map(|tool| (*tool).to_owned())
     } else {
-        None
+        Some("root".to_owned())
     };
     if let Some(needed) = reason {
         assert!(

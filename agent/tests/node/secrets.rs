@@ -12,7 +12,7 @@ use cos_agent::node::render::{
 };
 use cos_agent::node::report::Timeline;
 use cos_agent::node::secrets::{Fetched, needs};
-use cos_agent::node::{Environment, Mode, NodeError, apply_spec};
+use cos_agent::node::{Environment, Mode, NodeError, apply_spec, apply_spec_with_last_words};
 
 use crate::converge::{Wanted, assert_converged, die_after, spec};
 use crate::machine::{self, Binaries, Machine, Store};
@@ -217,6 +217,24 @@ fn planted_secrets_are_where_they_belong_and_nowhere_else() {
     let error = apply(&Machine::new(), &store, &programs, Mode::DryRun, &mut said).unwrap_err();
     said.push(format!("{error:?} {}", cos_agent::error::chain(&error)));
     assert!(said.last().unwrap().contains("(secret)"));
+    // A unit that fails says it all once more.
+    let failing = Machine::new();
+    failing.broken.borrow_mut().push("consul");
+    *failing.farewell.borrow_mut() = telltales.clone();
+    let environment = Environment {
+        files: &failing.files,
+        programs: &Binaries::TODAY,
+        manager: Some(&failing),
+        consul: &failing,
+        secrets: &store,
+        timeline: &Timeline::new(),
+        deadline: Duration::from_secs(1),
+    };
+    let (failed, last_words) =
+        apply_spec_with_last_words(&everything_secret(), &environment, Mode::Execute, |_| {});
+    assert!(failed.is_err());
+    assert_eq!(last_words.len(), telltales.len());
+    said.extend(last_words);
     // A second generation: what changes is not told either.
     let next = secrets(2);
     let programs = Gossips::new(false);

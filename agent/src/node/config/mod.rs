@@ -8,6 +8,7 @@
 mod agreement;
 mod check;
 mod defaults;
+mod disks;
 mod fault;
 mod merge;
 mod node_config;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::resolve::VPC_RESOLVER;
 use super::roles::Roles;
 use super::values::{ClientIntroduction, DefaultPolicy, LogLevel, SecretSource};
+use crate::node::disks::Request;
 use crate::node::render::dns::{self, DnsRefusal, DnsSpec};
 use crate::node::sources::resolver::ResolverFacts;
 
@@ -28,6 +29,8 @@ pub struct NodeSpec {
     pub consul: ConsulSpec,
     /// Nomad's part; none where it does not run.
     pub nomad: Option<NomadSpec>,
+    /// Disks that are mounted before anything starts.
+    pub disks: Request,
     /// Host names of the ECR registries, sorted, without duplicates.
     pub registries: Vec<String>,
     /// Users beside root whose `docker pull` finds those registries.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::check;
+use super::disks;
 use super::node_config::{
     AclConfig, ConsulConfig, ConsulTlsConfig, HostVolumeConfig, NodeConfig, NomadConfig, ServiceConfig,
 };
@@ -60,6 +61,7 @@ pub fn resolve(
         } else {
             None
         },
+        disks: disks::request(config, facts),
         registries: registries(config, facts),
         registry_users: config.ecr.users.iter().map(ToString::to_string).collect(),
         dns: DnsSpec {

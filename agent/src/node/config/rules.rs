@@ -26,7 +26,7 @@ pub(super) fn check(root: &Node, config: &NodeConfig, reader: &mut Reader) {
 }
 
 /// Keys that are defined and do nothing yet. A setting must never be silently without effect.
-pub(super) const UNFINISHED: &[&str] = &["disks", "instance_store", "efs", "readiness", "watch"];
+pub(super) const UNFINISHED: &[&str] = &["readiness", "watch"];
 
 /// The entries of the list at `path`, each with its own path.
 fn list<'t>(root: &'t Node, path: &str) -> Vec<(String, &'t Node)> {

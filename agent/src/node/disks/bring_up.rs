@@ -21,6 +21,8 @@ use crate::node::wait::{self, Backoff};
 
 /// Where the record of the last run is.
 pub const REPORT: &str = "/var/lib/cos-agent/disks.json";
+/// Folder of what proved each formatted disk blank, for good: one file for each file system, by its UUID.
+pub const PROOFS: &str = "/var/lib/cos-agent/formatted";
 /// Held by the run that changes disks.
 const LOCK: &str = "/run/cos-agent/disks.lock";
 /// A run joins disks, then formats what they are together, then mounts it.
@@ -143,7 +145,7 @@ pub fn bring_up(
             errors,
         };
         if !report.plan.steps.is_empty() {
-            execute(&mut report, environment, &observed, &mut tell)?;
+            carry_out(&mut report, environment, &observed, &mut tell)?;
         }
         report.milliseconds = start.elapsed().as_millis();
         if !again || round == ROUNDS || !report.errors.is_empty() {
@@ -155,7 +157,29 @@ pub fn bring_up(
     unreachable!("the rounds are counted")
 }
 
-fn execute(
+/// Carries out one plan of what was just observed, under the lock. Where the plan joins disks, what is done with
+/// their array is for the next plan: [`bring_up`] does that.
+pub fn execute(
+    plan: Plan,
+    observed: &Observed,
+    environment: &Environment,
+    mut tell: impl FnMut(&Planned),
+) -> Result<Report, DisksError> {
+    let start = Instant::now();
+    let _lock = lock(environment.files, environment.deadline)?;
+    let mut report = Report {
+        plan,
+        steps: Vec::new(),
+        milliseconds: 0,
+        errors: Vec::new(),
+    };
+    carry_out(&mut report, environment, observed, &mut tell)?;
+    report.milliseconds = start.elapsed().as_millis();
+    write(environment.files, &report)?;
+    Ok(report)
+}
+
+fn carry_out(
     report: &mut Report,
     environment: &Environment,
     observed: &Observed,
@@ -187,7 +211,7 @@ fn execute(
             report.steps.push(record.clone());
             // What is written on a disk is told before: after a crash the report says what was begun, and why.
             if !record.proof.is_empty() {
-                write_step(environment.files, report)?;
+                write_proof(environment.files, report, &record)?;
             }
             executor.carry_out(&planned.step)
         });
@@ -218,18 +242,26 @@ fn below_any(point: &str, given_up: &BTreeSet<String>) -> bool {
     })
 }
 
-fn write_step(files: &Files, report: &Report) -> Result<(), StepError> {
-    Ok(write(files, report)?)
+fn write_proof(files: &Files, report: &Report, record: &StepRecord) -> Result<(), StepError> {
+    write(files, report)?;
+    if let Step::Format { uuid, .. } = &record.planned.step {
+        write_json(files, &format!("{PROOFS}/{uuid}.json"), record)?;
+    }
+    Ok(())
 }
 
 fn write(files: &Files, report: &Report) -> Result<(), FileError> {
-    let mut json = serde_json::to_vec_pretty(report).map_err(|source| FileError {
+    write_json(files, REPORT, report)
+}
+
+fn write_json(files: &Files, path: &str, value: &impl Serialize) -> Result<(), FileError> {
+    let mut json = serde_json::to_vec_pretty(value).map_err(|source| FileError {
         action: "write",
-        path: files.locate(REPORT),
+        path: files.locate(path),
         source: source.into(),
     })?;
     json.push(b'\n');
-    files.write_atomic(REPORT, &json, 0o644)
+    files.write_atomic(path, &json, 0o644)
 }
 
 /// Waits for another run to end, no longer than `deadline`. The kernel takes the lock back when its holder dies.

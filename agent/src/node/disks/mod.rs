@@ -33,7 +33,7 @@ pub mod units;
 pub mod uuid;
 pub mod zeros;
 
-pub use bring_up::{Outcome, REPORT, Report, StepRecord, bring_up, check, dry_run, refused};
+pub use bring_up::{Outcome, PROOFS, REPORT, Report, StepRecord, bring_up, check, dry_run, execute, refused};
 pub use error::{DisksError, StepError};
 pub use execute::Executor;
 pub use observe::{Environment, Looked, Observed, ObservedDisk, ObservedPoint, observe};

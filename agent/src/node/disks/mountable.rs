@@ -50,7 +50,7 @@ pub(super) fn against_mounting(
     }
     object(
         found.unfinished,
-        "mkfs.xfs did not come to its end on it".to_owned(),
+        "mkfs.xfs, or another tool for all of it, did not come to its end on it".to_owned(),
     );
     object(
         found.size > device.size,

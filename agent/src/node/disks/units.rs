@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::spec::Request;
+use crate::node::render::NOMAD_DISKS_DROP_IN;
 
 /// How mounts are kept and made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -209,7 +210,7 @@ pub fn nomad_drop_in(request: &Request) -> Option<(&'static str, String)> {
          RequiresMountsFor={}\n",
         points.join(" ")
     );
-    (!points.is_empty()).then_some(("/etc/systemd/system/nomad.service.d/20-cos-disks.conf", content))
+    (!points.is_empty()).then_some((NOMAD_DISKS_DROP_IN, content))
 }
 
 /// An absolute path as systemd writes it in a unit's name (systemd.unit(5), "string escaping"): the slashes at both

@@ -14,7 +14,7 @@
 //! disk without anything at the known places: reading all of it would take hours.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -29,6 +29,8 @@ const PLACE: u64 = 64 << 10;
 /// Number and size of the pieces of a larger disk.
 const PIECES: u64 = 2048;
 const PIECE: u64 = 16 << 10;
+/// Longest time for all of it: a volume that is this slow is not new.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Read at once.
 const CHUNK: usize = 256 << 10;
 
@@ -98,6 +100,13 @@ pub fn scan(blocks: &dyn Blocks) -> io::Result<Zeros> {
         while done < length {
             let piece = usize::try_from(length - done).unwrap_or(CHUNK).min(CHUNK);
             let piece = &mut buffer[..piece];
+            if start.elapsed() > PATIENCE {
+                let slow = format!(
+                    "looking whether it is zero took longer than {} s",
+                    PATIENCE.as_secs()
+                );
+                return Err(io::Error::new(io::ErrorKind::TimedOut, slow));
+            }
             blocks.read_at(offset + done, piece)?;
             if let Some(at) = first_nonzero(piece) {
                 zeros.bytes_read += done + at as u64;

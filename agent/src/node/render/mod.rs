@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use super::accounts::Accounts;
 use super::config::{ConsulSpec, KeyPair, NodeSpec, NomadSpec, Role, SecretSource};
+use super::disks::nomad_drop_in;
 use super::secrets::Fetched;
 use desired::{Reads, private, public, running};
 use drop_in::Service;
@@ -159,7 +160,11 @@ impl<'a> Node<'a> {
         let user = nomad.service.user.as_str();
         let group = drop_in::group(Product::Nomad, user, accounts)?;
         self.nomad_directories(nomad, user, &group);
-        let mut reads = vec![(NOMAD_DROP_IN, Reads::AtStart)];
+        let disks = nomad_drop_in(&self.spec.disks).map(|(_, text)| public(text));
+        self.state.files.insert(NOMAD_DISKS_DROP_IN.to_owned(), disks);
+        let mut reads = [NOMAD_DROP_IN, NOMAD_DISKS_DROP_IN]
+            .map(|path| (path, Reads::AtStart))
+            .to_vec();
         if nomad.managed {
             let version = versions.nomad;
             reads.extend([NOMAD_CONFIGURATION, NOMAD_TOKENS].map(|path| (path, Reads::AtStart)));
@@ -232,7 +237,13 @@ impl<'a> Node<'a> {
     }
 
     fn no_nomad(&mut self) {
-        let files = [NOMAD_CONFIGURATION, NOMAD_DROP_IN, NOMAD_GOSSIP, NOMAD_TOKENS];
+        let files = [
+            NOMAD_CONFIGURATION,
+            NOMAD_DROP_IN,
+            NOMAD_DISKS_DROP_IN,
+            NOMAD_GOSSIP,
+            NOMAD_TOKENS,
+        ];
         for path in files.into_iter().chain(NOMAD_TLS_FILES) {
             self.state.files.insert(path.to_owned(), None);
         }

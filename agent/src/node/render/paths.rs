@@ -30,6 +30,8 @@ pub const NOMAD_TOKENS: &str = "/opt/nomad/config/cos-tokens.hcl";
 pub const NOMAD_GOSSIP: &str = "/opt/nomad/config/cos-gossip.hcl";
 /// What Nomad's unit needs to know beside what the image's unit says.
 pub const NOMAD_DROP_IN: &str = "/etc/systemd/system/nomad.service.d/10-cos.conf";
+/// Keeps Nomad from starting before disks are mounted, where there are any.
+pub const NOMAD_DISKS_DROP_IN: &str = "/etc/systemd/system/nomad.service.d/20-cos-disks.conf";
 /// Folder of Nomad's certificates.
 pub const NOMAD_TLS: &str = "/opt/nomad/tls";
 /// Certificate of the authority that Nomad trusts.

@@ -70,6 +70,17 @@ pub struct RecordedDns {
     pub witness: String,
 }
 
+/// Every file system that the node must have, whatever device it is on.
+fn mounts(spec: &NodeSpec) -> Vec<ExpectedMount> {
+    let disks = spec.disks.disks.iter().map(|disk| &disk.mount_point);
+    let efs = spec.disks.efs.iter().map(|efs| &efs.mount_point);
+    let expected = |point: &String| ExpectedMount {
+        point: point.clone(),
+        source: None,
+    };
+    disks.chain(efs).map(expected).collect()
+}
+
 /// What the record says of DNS.
 fn recorded_dns(spec: &NodeSpec) -> Option<RecordedDns> {
     let plan = spec.dns.plan.as_ref()?;
@@ -97,7 +108,7 @@ pub(super) fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, Ren
         consul_acl: spec.consul.acl.is_some(),
         nomad_acl: nomad.is_some_and(|nomad| nomad.acl),
         nomad_https: nomad_tls.is_some_and(|tls| tls.http),
-        mounts: Vec::new(),
+        mounts: mounts(spec),
         dns: recorded_dns(spec),
         registries: if spec.roles.has(Role::NomadClient) {
             spec.registries.clone()

@@ -2,6 +2,7 @@
 //! at without being shown, and struck out of what others say. Touches Parameter Store through [`Secrets`], and files.
 
 mod need;
+mod pair;
 mod parameter_store;
 mod shape;
 
@@ -109,6 +110,16 @@ impl Fetched {
                 Some(Ok(secret)) => drop(fetched.insert(source.clone(), secret)),
                 Some(Err(why)) => faults.push(format!("{source}, which {key} needs, {why}")),
                 None => {}
+            }
+        }
+        for need::Pair { certificate, key } in need::pairs(spec) {
+            if let (Some(first), Some(second)) = (fetched.get(certificate.1), fetched.get(key.1))
+                && pair::is_mismatched(first.expose(), second.expose())
+            {
+                faults.push(format!(
+                    "{}, which {} needs, is not the key of {} (is one of them changed and the other not yet?)",
+                    key.1, key.0, certificate.1
+                ));
             }
         }
         if faults.is_empty() {

@@ -4,6 +4,28 @@
 use super::Shape;
 use crate::node::config::{KeyPair, NodeSpec, SecretSource};
 
+/// A certificate, its key, and the keys of the NodeConfig that name them.
+pub(super) struct Pair<'a> {
+    pub(super) certificate: (&'static str, &'a SecretSource),
+    pub(super) key: (&'static str, &'a SecretSource),
+}
+
+/// All pairs of a node.
+pub(super) fn pairs(spec: &NodeSpec) -> Vec<Pair<'_>> {
+    let consul = spec.consul.tls.as_ref().and_then(|tls| tls.pair.as_ref());
+    let nomad = spec.nomad.as_ref().and_then(|nomad| nomad.tls.as_ref());
+    let consul = consul.map(|pair| ("consul.tls.certificate", "consul.tls.key", pair));
+    let nomad = nomad.map(|tls| ("nomad.tls.certificate", "nomad.tls.key", &tls.pair));
+    consul
+        .into_iter()
+        .chain(nomad)
+        .map(|(certificate, key, pair)| Pair {
+            certificate: (certificate, &pair.certificate),
+            key: (key, &pair.key),
+        })
+        .collect()
+}
+
 /// One secret that a node needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need<'a> {

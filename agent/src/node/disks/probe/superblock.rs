@@ -28,7 +28,9 @@ pub struct FoundFileSystem {
     pub size: u64,
     /// Bytes of that which XFS keeps for its log.
     pub log: u64,
-    /// Whether mkfs.xfs never came to its end on it.
+    /// Whether an operation on the whole of it never came to its end (`sb_inprogress`): mkfs.xfs, as a rule. Even
+    /// with the UUID that COS gives, such a disk is never formatted again: a killed `xfs_admin -U` leaves the same
+    /// sign on a file system full of data.
     pub unfinished: bool,
 }
 
