@@ -15,6 +15,7 @@ use crate::host::{Files, RealPrograms};
 use crate::node::cli::{ApplyArguments, HealthArguments};
 use crate::node::commands::{CheckArguments, ExplainArguments, RenderArguments, SchemaArguments};
 use crate::node::disks::cli::DisksArguments;
+use crate::node::doctor::DoctorArguments;
 use crate::node::drain::cli::{DrainArguments, EligibleArguments, LeaveArguments};
 use crate::node::report::ReportArguments;
 use crate::node::shims::{Shim, ShimArguments};
@@ -107,6 +108,10 @@ pub enum Command {
         Without --map: each disk, what it is, and what would be done with it and why."
     )]
     Disks(DisksArguments),
+    /// Find out what is wrong with this node, and what puts it right.
+    #[command(after_help = "Example: cos-agent doctor\n\n\
+        Changes nothing, and ends within ten seconds. Exit code 0: nothing is wrong; 6: something is.")]
+    Doctor(DoctorArguments),
     /// Show what the last `apply` did, and how long each part of it took.
     #[command(after_help = "Example: cos-agent report")]
     Report(ReportArguments),
@@ -214,6 +219,7 @@ impl Command {
             Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::EcrLogin(arguments) => Ok(arguments.run()?),
             Self::Disks(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Doctor(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Report(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             // No client of Auto Scaling's API yet: hooks are told of and not completed.
             Self::Watch(arguments) => {

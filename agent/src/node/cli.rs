@@ -247,7 +247,7 @@ struct DryRun {
 }
 
 /// The agent's client of AWS, for this instance.
-fn client(imds: &str, facts: &InstanceFacts) -> Client {
+pub(super) fn client(imds: &str, facts: &InstanceFacts) -> Client {
     Client::new(Settings {
         domain: Some(facts.domain.clone()),
         imds: Some(imds.to_owned()),
@@ -256,8 +256,8 @@ fn client(imds: &str, facts: &InstanceFacts) -> Client {
 }
 
 /// Parameters of Systems Manager, asked for when it is known where the instance is.
-struct ParameterStore<'a> {
-    imds: &'a str,
+pub(super) struct ParameterStore<'a> {
+    pub(super) imds: &'a str,
 }
 
 impl Parameters for ParameterStore<'_> {
@@ -272,7 +272,7 @@ impl Parameters for ParameterStore<'_> {
 
 /// How many instances the Auto Scaling group should have, where the configuration asks for that. It is never assumed:
 /// who belongs to no group must say the number.
-fn group_size(
+pub(super) fn group_size(
     config: &config::NodeConfig,
     facts: &InstanceFacts,
     aws: &Client,

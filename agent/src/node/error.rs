@@ -123,6 +123,12 @@ pub enum NodeError {
         /// The deadline.
         deadline: Duration,
     },
+    /// Something is wrong with the node; each finding was told before.
+    #[error("{wrong} {} wrong with this node", if *wrong == 1 { "thing is" } else { "things are" })]
+    Unwell {
+        /// Findings that are no notes.
+        wrong: usize,
+    },
     /// The result could not be written.
     #[error("could not write the output")]
     Output(#[from] std::io::Error),

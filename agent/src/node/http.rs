@@ -66,6 +66,13 @@ pub(crate) fn send(
     read(response)
 }
 
+/// What time a server says it is, in whatever answer: its header `Date`.
+pub(crate) fn date(agent: &ureq::Agent, url: &str) -> Option<String> {
+    let response = agent.get(url).call().ok()?;
+    let date = response.headers().get("date")?;
+    date.to_str().ok().map(str::to_owned)
+}
+
 fn read(mut response: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::Error> {
     let status = response.status().as_u16();
     let body = response

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod disks;
+pub mod doctor;
 pub mod drain;
 mod error;
 pub mod health;

@@ -10,6 +10,7 @@ use super::apply::{
     Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, Observed, Ports, Verdicts,
     diff, judge, observe,
 };
+use super::cli::{ParameterStore, client, group_size};
 use super::config::{self, NodeConfig, NodeSpec, Roles};
 use super::disks;
 use super::error::NodeError;
@@ -20,7 +21,7 @@ use super::report::Timeline;
 use super::secrets::{Fetched, Secrets};
 use super::services::ServiceManager;
 use super::sources::resolver::{self, ResolverFacts};
-use super::sources::{Gathered, Imds, Sources, gather};
+use super::sources::{Gathered, Imds, InstanceFacts, Sources, gather};
 use crate::host::{FileError, Files, ProgramError, Programs};
 
 /// What the machine has to resolve names with, which nothing of the configuration changes.
@@ -304,6 +305,37 @@ pub(super) fn carry_out(
         }
     }
     Ok(())
+}
+
+/// What `apply` would change, without anybody judging it.
+pub(super) fn drift(
+    files: &Files,
+    manager: Option<&dyn ServiceManager>,
+    programs: &(dyn Programs + Sync),
+    imds: &Imds,
+) -> Result<ChangeSet, NodeError> {
+    let timeline = Timeline::new();
+    let parameters = ParameterStore { imds: imds.base() };
+    let sources = Sources {
+        files,
+        named: &[],
+        imds: Some(imds),
+        parameters: Some(&parameters),
+    };
+    let (config, gathered) = configure(&sources, &timeline, &mut |_| Ok(()))?;
+    // Without a metadata service there was an error above.
+    let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
+    let aws = client(imds.base(), &facts);
+    let mut spec = config::resolve(&config, &facts, group_size(&config, &facts, &aws)?)?;
+    spec.settle_dns(&look_at_resolver(files, manager, programs, &timeline)?)?;
+    let installed = Installed {
+        versions: render::recognise(files, programs, &timeline)?.versions,
+        accounts: Accounts::read(files)?,
+    };
+    let secrets = Fetched::fetch(&spec, &aws, files)?;
+    let desired = render::render(&spec, &installed, &secrets)?;
+    let observed = observe(&desired, files, manager)?;
+    Ok(diff(&desired, &observed))
 }
 
 impl Planned {

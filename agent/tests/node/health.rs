@@ -14,7 +14,7 @@ use crate::server::{Request, Response, Server};
 
 const NAME: &str = "i-0123456789abcdef0";
 
-fn record(role: Role) -> Record {
+pub(crate) fn record(role: Role) -> Record {
     Record {
         version: 1,
         roles: role.into(),
@@ -48,7 +48,7 @@ fn member(name: &str, role: &str, status: u8) -> serde_json::Value {
     serde_json::json!({"Name": name, "Tags": {"role": role}, "Status": status})
 }
 
-fn consul(request: &Request) -> Response {
+pub(crate) fn consul(request: &Request) -> Response {
     Response::new(
         200,
         match request.path.as_str() {
@@ -58,6 +58,7 @@ fn consul(request: &Request) -> Response {
                 )
             }
             "/v1/status/leader" => r#""192.0.2.1:8300""#.to_owned(),
+            "/v1/status/peers" => "[]".to_owned(),
             "/v1/agent/members" => serde_json::json!([
                 member(NAME, "consul", 1),
                 member("i-2", "consul", 1),
@@ -69,11 +70,12 @@ fn consul(request: &Request) -> Response {
     )
 }
 
-fn nomad(request: &Request) -> Response {
+pub(crate) fn nomad(request: &Request) -> Response {
     Response::new(200, match request.path.as_str() {
         "/v1/agent/health" => {
             r#"{"client": {"ok": true, "message": "ok"}, "server": {"ok": true, "message": "ok"}}"#.to_owned()
         }
+        "/v1/status/leader" => r#""192.0.2.1:4647""#.to_owned(),
         "/v1/agent/self" => r#"{"stats": {"client": {"node_id": "n-1"}}, "config": {}, "member": {}}"#.to_owned(),
         "/v1/node/n-1" => serde_json::json!({
             "Status": "ready",
@@ -87,7 +89,7 @@ fn nomad(request: &Request) -> Response {
 }
 
 /// Docker's socket, as far as `_ping` goes.
-fn docker(path: &Path, status: &'static str) {
+pub(crate) fn docker(path: &Path, status: &'static str) {
     let listener = UnixListener::bind(path).unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {

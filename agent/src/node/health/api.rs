@@ -85,7 +85,7 @@ impl LocalApis {
     }
 
     /// Asks Docker whether it is there. HTTP over a Unix socket is four lines; the docker client is 60 MB to read.
-    pub(super) fn docker_ping(&self) -> Result<(), String> {
+    pub(crate) fn docker_ping(&self) -> Result<(), String> {
         let place = self.docker.display();
         let exchange = || -> std::io::Result<String> {
             let mut socket = UnixStream::connect(&self.docker)?;

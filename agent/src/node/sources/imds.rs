@@ -149,6 +149,11 @@ impl Imds {
         }
     }
 
+    /// Where the service is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Asks for the token, so that whatever is asked after that finds it.
     pub fn open(&self) -> Result<(), ImdsError> {
         let url = self.url("api/token");

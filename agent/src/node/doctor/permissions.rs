@@ -1,0 +1,233 @@
+//! Owns which permissions the node's role lacks, and what a storm of booting nodes would meet.
+//! Touches AWS through the port `CloudProbe`, and the products' logs.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::api::Api;
+use super::{Case, Finding};
+use crate::host::Invocation;
+use crate::node::config::Role;
+use crate::node::render::CONSUL_CONFIGURATION;
+use crate::node::sources::CONFIGURATION;
+
+/// An action of IAM that a node may need, and that can be tried without changing anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// `ec2:DescribeInstances`: Consul finds its servers by a tag.
+    DescribeInstances,
+    /// `ecr:GetAuthorizationToken`: Docker pulls images.
+    GetAuthorizationToken,
+    /// `ssm:GetParameters`: secrets and further documents.
+    GetParameters,
+    /// `autoscaling:DescribeAutoScalingInstances`: hooks, and the size of the group.
+    DescribeAutoScalingInstances,
+}
+
+impl Action {
+    /// Its name in a policy.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DescribeInstances => "ec2:DescribeInstances",
+            Self::GetAuthorizationToken => "ecr:GetAuthorizationToken",
+            Self::GetParameters => "ssm:GetParameters",
+            Self::DescribeAutoScalingInstances => "autoscaling:DescribeAutoScalingInstances",
+        }
+    }
+
+    /// What it is needed for.
+    const fn purpose(self) -> &'static str {
+        match self {
+            Self::DescribeInstances => "Consul finds its servers by a tag",
+            Self::GetAuthorizationToken => "Docker pulls images from ECR",
+            Self::GetParameters => "secrets and further documents are read from Parameter Store",
+            Self::DescribeAutoScalingInstances => "lifecycle hooks and the size of the group",
+        }
+    }
+
+    /// The statement that allows it. Three of the four know no resource.
+    fn statement(self) -> String {
+        let resource = match self {
+            Self::GetParameters => "arn:aws:ssm:REGION:ACCOUNT:parameter/cos/*",
+            _ => "*",
+        };
+        format!(
+            "{{\"Effect\": \"Allow\", \"Action\": \"{}\", \"Resource\": \"{resource}\"}}",
+            self.name()
+        )
+    }
+}
+
+/// What a call met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attempt {
+    /// It is allowed.
+    Allowed,
+    /// The role may not; what AWS said.
+    Denied(String),
+    /// No answer, throttled, or something else that says nothing about permissions.
+    Unknown(String),
+}
+
+/// Calls to AWS with the node's own role, none of which changes anything.
+pub trait CloudProbe {
+    /// Tries an action in the cheapest way: one instance, one parameter that need not exist, a dry run. One try within
+    /// three seconds; a parameter that is not there counts as allowed.
+    fn attempt(&self, action: Action) -> Attempt;
+
+    /// Whether Parameter Store has its higher throughput (service setting
+    /// `/ssm/parameter-store/high-throughput-enabled`); none if that may not be asked.
+    fn higher_throughput(&self) -> Option<bool>;
+}
+
+/// GetParameters per second and account and region without the higher throughput (AWS's service quotas).
+const REQUESTS_PER_SECOND: usize = 40;
+/// How long a node waits for its parameters at a mass boot.
+const PATIENCE_SECONDS: usize = 125;
+
+pub(super) fn check(case: &Case) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = ["consul", "nomad", "docker"]
+        .into_iter()
+        .filter_map(|unit| refused_in_log(case, unit))
+        .collect();
+    let Some(cloud) = &case.patient.cloud else {
+        return findings;
+    };
+    let actions = needed(case);
+    for action in &actions {
+        match cloud.attempt(*action) {
+            Attempt::Allowed => {}
+            Attempt::Denied(said) => {
+                findings.push(missing(action.name(), action.purpose(), said, action.statement()));
+            }
+            Attempt::Unknown(said) => findings.push(Finding::note(
+                format!("whether the role has {} is not known", action.name()),
+                said,
+                "a way to AWS: an endpoint of the VPC or a NAT gateway",
+            )),
+        }
+    }
+    if actions.contains(&Action::GetParameters) {
+        let nodes = members(case);
+        findings.extend(cloud.higher_throughput().and_then(|higher| storm(nodes, higher)));
+    }
+    findings
+}
+
+fn missing(action: &str, purpose: &str, evidence: String, statement: String) -> Finding {
+    Finding::fault(format!("the role lacks {action}: {purpose}"), evidence, statement)
+}
+
+/// What the configuration asks of AWS.
+fn needed(case: &Case) -> Vec<Action> {
+    let text = |path: &str| {
+        let content = case.files().read(path).ok().flatten().unwrap_or_default();
+        String::from_utf8_lossy(&content).into_owned()
+    };
+    let (consul, document) = (text(CONSUL_CONFIGURATION), text(CONFIGURATION));
+    let parameters = document.contains("ssm:") || document.contains("include");
+    let group = document.contains("auto-scaling-group") || case.has(Role::NomadClient);
+    [
+        (Action::DescribeInstances, consul.contains("provider=aws")),
+        (Action::GetAuthorizationToken, case.has(Role::NomadClient)),
+        (Action::GetParameters, parameters),
+        (Action::DescribeAutoScalingInstances, group),
+    ]
+    .into_iter()
+    .filter_map(|(action, needed)| needed.then_some(action))
+    .collect()
+}
+
+/// A refusal that a product wrote down: `… is not authorized to perform: ec2:DescribeInstances …`.
+fn refused_in_log(case: &Case, unit: &str) -> Option<Finding> {
+    let service = format!("{unit}.service");
+    let journal = [
+        "--unit",
+        &service,
+        "--lines",
+        "200",
+        "--output",
+        "cat",
+        "--no-pager",
+    ];
+    let said = case
+        .programs()
+        .check(&Invocation::new("journalctl", journal, Duration::from_secs(4)))
+        .ok()?;
+    let (action, line) = said
+        .stdout
+        .lines()
+        .rev()
+        .find_map(|line| Some((refused(line)?, line)))?;
+    let evidence: String = line.trim().chars().take(300).collect();
+    let statement = format!("{{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": \"*\"}}");
+    Some(missing(
+        action,
+        &format!("{unit} was refused"),
+        evidence,
+        statement,
+    ))
+}
+
+fn refused(line: &str) -> Option<&str> {
+    let (_, after) = line.split_once("not authorized to perform: ")?;
+    let end =
+        after.find(|character: char| !(character.is_ascii_alphanumeric() || matches!(character, ':' | '-')));
+    let action = &after[..end.unwrap_or(after.len())];
+    action.contains(':').then_some(action)
+}
+
+#[derive(Deserialize)]
+struct Member {}
+
+/// How many nodes Consul knows: as many may boot at once.
+fn members(case: &Case) -> usize {
+    let members: Result<Vec<Member>, _> = Api::new(&case.patient.consul).get("/v1/agent/members");
+    members.map_or(0, |members| members.len())
+}
+
+fn storm(nodes: usize, higher: bool) -> Option<Finding> {
+    let served = REQUESTS_PER_SECOND * PATIENCE_SECONDS;
+    (!higher && nodes > served / 5).then(|| {
+        Finding::warning(
+            "Parameter Store would hold up a boot of all nodes at once",
+            format!(
+                "{nodes} nodes ask once each, {REQUESTS_PER_SECOND} requests a second are answered: {} s",
+                nodes / REQUESTS_PER_SECOND
+            ),
+            "aws ssm update-service-setting --setting-id \
+             arn:aws:ssm:REGION:ACCOUNT:servicesetting/ssm/parameter-store/high-throughput-enabled --setting-value true",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_its_action() {
+        let line = "discover-aws: DescribeInstancesInput failed: UnauthorizedOperation: You are not authorized to \
+                    perform: ec2:DescribeInstances because no identity-based policy allows it";
+        assert_eq!(
+            refused(&line.replace("to                     perform", "to perform")),
+            Some("ec2:DescribeInstances")
+        );
+        assert_eq!(
+            refused("is not authorized to perform: ecr:GetAuthorizationToken on resource: *"),
+            Some("ecr:GetAuthorizationToken")
+        );
+        assert_eq!(refused("is not authorized to perform: this"), None);
+        assert_eq!(refused("agent: Synced node info"), None);
+    }
+
+    #[test]
+    fn a_storm_is_told_before_it_is_one() {
+        assert!(storm(5000, true).is_none());
+        assert!(storm(100, false).is_none());
+        let told = storm(5000, false).unwrap();
+        assert!(told.evidence.ends_with("125 s"), "{told:?}");
+        assert!(told.fix.contains("high-throughput-enabled"));
+    }
+}
