@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::stamp;
 use crate::host::{FileError, Files, Plain, ProgramError};
 use crate::node::accounts::Accounts;
-use crate::node::render::{self, DesiredState, Unit};
+use crate::node::render::{self, DesiredState, DesiredUnit, Unit};
 use crate::node::services::{Activity, Condition, ServiceManager};
 
 /// A file as it is.
@@ -155,7 +155,8 @@ pub fn observe(
             source,
         })?;
     for ((unit, wanted), condition) in desired.units.iter().zip(conditions) {
-        if condition.activity == Activity::Absent && matches!(wanted, render::DesiredUnit::Running(_)) {
+        let to_come = comes_with_its_files(*unit, wanted, desired);
+        if condition.activity == Activity::Absent && *wanted != DesiredUnit::Stopped && !to_come {
             return Err(ObserveError::NoService { unit: unit.name() });
         }
         let stamp = files.read(stamp(*unit))?.unwrap_or_default();
@@ -171,6 +172,22 @@ pub fn observe(
         );
     }
     Ok(observed)
+}
+
+/// Whether a unit that is not on the machine will be, once its files are.
+fn comes_with_its_files(unit: Unit, wanted: &DesiredUnit, desired: &DesiredState) -> bool {
+    let DesiredUnit::Running(Some(with)) = wanted else {
+        return false;
+    };
+    let name = unit.name();
+    let definitions = [
+        format!("/etc/systemd/system/{name}.service"),
+        format!("/etc/init.d/{name}"),
+    ];
+    let written = |path: &String| matches!(desired.files.get(path), Some(Some(_)));
+    with.files
+        .iter()
+        .any(|path| definitions.contains(path) && written(path))
 }
 
 fn look_at(files: &Files, path: &str) -> Result<Option<Plain>, FileError> {
@@ -191,4 +208,35 @@ fn owned(user: &str, group: &str, accounts: &Accounts) -> Result<(), ObserveErro
         return Err(ObserveError::NoGroup { group });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::render::{DesiredFile, RunsWith};
+
+    #[test]
+    fn a_unit_may_come_with_its_own_files() {
+        let file = DesiredFile {
+            content: Vec::new(),
+            mode: 0o644,
+            user: "root".to_owned(),
+            group: "root".to_owned(),
+        };
+        let path = "/etc/systemd/system/cos-dns.service".to_owned();
+        let with = RunsWith {
+            digest: String::new(),
+            files: vec!["/etc/cos/dns.nft".to_owned(), path.clone()],
+            reloads: None,
+        };
+        let mut desired = DesiredState::default();
+        desired.files.insert(path.clone(), Some(file));
+        let wanted = DesiredUnit::Running(Some(with));
+        assert!(comes_with_its_files(Unit::Dns, &wanted, &desired));
+        assert!(!comes_with_its_files(Unit::Consul, &wanted, &desired));
+        desired.files.insert(path, None);
+        assert!(!comes_with_its_files(Unit::Dns, &wanted, &desired));
+        let plain = DesiredUnit::Running(None);
+        assert!(!comes_with_its_files(Unit::Dns, &plain, &desired));
+    }
 }

@@ -3,9 +3,8 @@
 
 use serde_json::Value as Json;
 
-use super::node_config::NodeConfig;
-use super::record::Read;
 use super::roles::{Roles, has_place};
+use super::schema::whole;
 use super::tree::join;
 
 /// What holds for one key that nobody says.
@@ -21,7 +20,7 @@ pub struct Default {
 /// the same. `said` are the key paths of what documents say.
 pub fn defaults(roles: Option<&Roles>, said: &[&str]) -> Vec<Default> {
     let mut all = Vec::new();
-    look(&NodeConfig::schema(), "", &mut |path, schema, needed| {
+    look(whole(), "", &mut |path, schema, needed| {
         let is_said = said.iter().any(|said| {
             let rest = said.strip_prefix(path);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -163,7 +162,7 @@ mod tests {
             "nomad.service.environment",
         ];
         let mut silent = Vec::new();
-        look(&NodeConfig::schema(), "", &mut |path, schema, needed| {
+        look(whole(), "", &mut |path, schema, needed| {
             let words = absent(schema["description"].as_str().unwrap_or_default());
             let leaf = schema["properties"].is_null();
             let required = schema["required"].is_array();

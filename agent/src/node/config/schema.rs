@@ -2,6 +2,7 @@
 //! Touches nothing.
 
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 use serde_json::Value as Json;
 
@@ -20,6 +21,12 @@ pub fn json_schema() -> Json {
     schema
 }
 
+/// The schema, made once: a tag or a flag looks into it several times.
+pub(super) fn whole() -> &'static Json {
+    static WHOLE: OnceLock<Json> = OnceLock::new();
+    WHOLE.get_or_init(NodeConfig::schema)
+}
+
 /// A place in a NodeConfig, found by its key path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
@@ -35,16 +42,16 @@ pub struct Slot {
 
 /// The place that a path of keys with dots between them leads to; none if there is no such key.
 pub fn slot(path: &str) -> Option<Slot> {
-    let mut schema = NodeConfig::schema();
+    let mut schema = whole();
     let mut keys: Vec<String> = Vec::new();
     let mut rest = path;
     while !rest.is_empty() {
         let (key, behind) = rest.split_once('.').unwrap_or((rest, ""));
-        let choices = schema["anyOf"].as_array().cloned().unwrap_or_default();
-        let named = [&schema]
+        let choices = schema["anyOf"].as_array().into_iter().flatten();
+        let named = [schema]
             .into_iter()
-            .chain(&choices)
-            .find_map(|choice| choice["properties"].get(key).cloned());
+            .chain(choices)
+            .find_map(|choice| choice["properties"].get(key));
         if let Some(named) = named {
             keys.push(key.to_owned());
             schema = named;
@@ -62,7 +69,7 @@ pub fn slot(path: &str) -> Option<Slot> {
             (rest, "")
         };
         keys.push(key.to_owned());
-        schema = free.clone();
+        schema = free;
         rest = behind;
     }
     Some(Slot {
@@ -75,8 +82,7 @@ pub fn slot(path: &str) -> Option<Slot> {
 
 /// The keys of the document itself, in the order in which they are documented.
 pub fn top_keys() -> Vec<String> {
-    let schema = NodeConfig::schema();
-    let properties = schema["properties"].as_object();
+    let properties = whole()["properties"].as_object();
     properties
         .into_iter()
         .flatten()
@@ -87,7 +93,7 @@ pub fn top_keys() -> Vec<String> {
 /// Every key with what it is, as Markdown.
 pub fn reference() -> String {
     let mut text = String::from("| key | holds | |\n|---|---|---|\n");
-    rows(&NodeConfig::schema(), "", &mut text);
+    rows(whole(), "", &mut text);
     text
 }
 

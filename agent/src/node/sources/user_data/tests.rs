@@ -236,3 +236,55 @@ proptest! {
         }
     }
 }
+
+/// Good user-data of every kind with a few bytes changed, ten million times: read or refused, without a panic, and never
+/// more than it may come to. Run by hand, optimised: `cargo test --release -p cos-agent --lib ten_million -- --ignored`.
+#[test]
+#[ignore = "takes minutes"]
+fn ten_million_damaged_user_data_are_read_or_refused() {
+    let message = format!(
+        "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"B\"\n\n--B\nContent-Type: \
+         application/vnd.cos.node+yaml\nContent-Disposition: attachment; filename=\"n\\\"\"\n\n{BARE}\n--B\n\
+         Content-Type: multipart/digest; boundary=C\n\n--C\n\nSubject: x\n\nrole: y\n--C--\n--B\n\
+         Content-Transfer-Encoding: quoted-printable\n\nrole:=20x=\n\n--B--\n"
+    );
+    let archive =
+        "#cloud-config-archive\n- type: application/vnd.cos.node+yaml\n  content: |\n    version: 1\n";
+    let seeds: Vec<Vec<u8>> = vec![
+        BARE.into(),
+        message.clone().into_bytes(),
+        archive.into(),
+        gzip(message.as_bytes()),
+        encoded(&gzip(message.as_bytes())),
+        encoded(message.as_bytes()),
+    ];
+    let mut chance = 0x5eed_0009_u64;
+    let mut below = |limit: usize| {
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        usize::try_from(chance >> 16).unwrap() % limit
+    };
+    let (mut documents, mut faults) = (0_usize, 0_usize);
+    for _ in 0..10_000_000 {
+        let mut bytes = seeds[below(seeds.len())].clone();
+        for _ in 0..=below(4) {
+            let at = below(bytes.len());
+            match below(4) {
+                0 => bytes[at] = u8::try_from(below(256)).unwrap(),
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, b"-:\n=;\" B[{\x1f"[below(11)]),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        let found = read(&bytes);
+        let size: usize = found.documents.iter().map(|document| document.bytes.len()).sum();
+        assert!(size <= LARGEST);
+        documents += found.documents.len();
+        faults += found.faults.len();
+    }
+    assert!(
+        documents > 1_000_000 && faults > 100_000,
+        "{documents} documents, {faults} faults"
+    );
+}
