@@ -10,8 +10,8 @@ use cos_agent::node::config::ParameterName;
 use cos_agent::node::health::ConsulApi;
 use cos_agent::node::render::{
     CONSUL_CA, CONSUL_CERTIFICATE, CONSUL_CONFIGURATION, CONSUL_DROP_IN, CONSUL_GOSSIP, CONSUL_KEY,
-    CONSUL_TOKENS, Init, Installed, NOMAD_CA, NOMAD_CERTIFICATE, NOMAD_CONFIGURATION, NOMAD_DROP_IN,
-    NOMAD_GOSSIP, NOMAD_KEY, NOMAD_TOKENS, Version, Versions,
+    CONSUL_TOKENS, Init, Installed, NOMAD_CA, NOMAD_CERTIFICATE, NOMAD_CONFIGURATION, NOMAD_DISKS_DROP_IN,
+    NOMAD_DROP_IN, NOMAD_GOSSIP, NOMAD_KEY, NOMAD_TOKENS, Version, Versions,
 };
 use cos_agent::node::secrets::{FetchError, Secret, Secrets};
 use cos_agent::node::services::{Activity, Condition, ServiceManager};
@@ -38,7 +38,7 @@ const RELOADED: [&str; 7] = [
 ];
 
 /// Drop-ins: read by the service manager, not by the unit.
-const DEFINITIONS: [&str; 2] = [CONSUL_DROP_IN, NOMAD_DROP_IN];
+const DEFINITIONS: [&str; 3] = [CONSUL_DROP_IN, NOMAD_DROP_IN, NOMAD_DISKS_DROP_IN];
 
 /// Content and mode of each file, and each unit.
 type State = (BTreeMap<String, (Vec<u8>, u32)>, BTreeMap<String, Unit>);
@@ -119,6 +119,7 @@ impl Machine {
             "nomad" => &[
                 NOMAD_CONFIGURATION,
                 NOMAD_DROP_IN,
+                NOMAD_DISKS_DROP_IN,
                 NOMAD_TOKENS,
                 NOMAD_CA,
                 NOMAD_CERTIFICATE,

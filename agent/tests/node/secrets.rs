@@ -12,7 +12,9 @@ use cos_agent::node::render::{
 };
 use cos_agent::node::report::Timeline;
 use cos_agent::node::secrets::{Fetched, needs};
-use cos_agent::node::{Environment, Mode, NodeError, apply_spec, apply_spec_with_last_words};
+use cos_agent::node::{
+    Environment, Mode, NodeError, apply_spec, apply_spec_with_last_words, commands, plan_spec,
+};
 
 use crate::converge::{Wanted, assert_converged, die_after, spec};
 use crate::machine::{self, Binaries, Machine, Store};
@@ -181,7 +183,7 @@ fn telltales(store: &Store) -> Vec<String> {
 #[test]
 fn planted_secrets_are_where_they_belong_and_nowhere_else() {
     let store = secrets(1);
-    let telltales = telltales(&store);
+    let mut telltales = telltales(&store);
     assert_eq!(
         telltales.len(),
         needs(&everything_secret()).len() - 1,
@@ -238,6 +240,29 @@ fn planted_secrets_are_where_they_belong_and_nowhere_else() {
     // A second generation: what changes is not told either.
     let next = secrets(2);
     let programs = Gossips::new(false);
+    let mut changing = next.clone();
+    changing.parameters.extend([
+        ("/cos/consul/gossip", gossip(8)),
+        ("/cos/nomad/gossip", gossip(9)),
+    ]);
+    let environment = Environment {
+        files: &machine.files,
+        programs: &programs,
+        manager: Some(&machine),
+        consul: &machine,
+        secrets: &changing,
+        timeline: &Timeline::new(),
+        deadline: Duration::from_secs(1),
+    };
+    let planned = plan_spec(&everything_secret(), &environment, Mode::DryRun).unwrap();
+    let told = commands::tell(&planned, &machine.files).unwrap();
+    assert!(
+        told.iter().filter(|told| told.diff.is_some()).count() >= 8,
+        "old and new are compared"
+    );
+    said.push(serde_json::to_string(&told).unwrap());
+    said.push(format!("{planned:?}"));
+    telltales.extend(self::telltales(&changing));
     apply(&machine, &next, &programs, Mode::Execute, &mut said).unwrap();
     apply(&machine, &store, &programs, Mode::Execute, &mut said).unwrap();
     said.push(format!("{:?}", machine.log.borrow()));

@@ -345,7 +345,12 @@ fn what_cos_does_not_manage_it_leaves_alone() {
     let paths: Vec<&str> = desired.files.keys().map(String::as_str).collect();
     assert_eq!(
         paths,
-        [render::CONSUL_DROP_IN, render::NOMAD_DROP_IN, render::RECORD]
+        [
+            render::CONSUL_DROP_IN,
+            render::NOMAD_DROP_IN,
+            render::NOMAD_DISKS_DROP_IN,
+            render::RECORD
+        ]
     );
     assert!(text(&desired, render::CONSUL_DROP_IN).contains("Environment=\"A=b\""));
     let machine = Machine::new();
