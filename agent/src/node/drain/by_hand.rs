@@ -82,7 +82,8 @@ fn follow(
         };
         let now = Timestamp::now();
         let left = state.progress.drain.as_ref().and_then(|drain| drain.left);
-        if left.is_some() && left != told {
+        let going = request.posture >= Posture::Drained && heard(&state, request);
+        if going && left.is_some() && left != told {
             told = left;
             tell.tell(now, &Event::Draining { left });
         }

@@ -29,7 +29,7 @@ pub enum Action {
     LookAtDrain,
     /// Stop waiting for jobs that did not end.
     GiveUpDrain,
-    /// Tell Nomad to drain its own node and end.
+    /// Tell Nomad by SIGTERM to leave: a client drains itself first, a server has its vote taken out.
     Signal,
     /// Ask whether Nomad ended.
     LookAtUnit,
@@ -92,7 +92,7 @@ impl Action {
             Self::Drain { .. } => "drain",
             Self::LookAtDrain => "look at the drain",
             Self::GiveUpDrain => "go on without waiting for the rest",
-            Self::Signal => "tell Nomad to drain itself and end",
+            Self::Signal => "tell Nomad by SIGTERM to leave",
             Self::LookAtUnit => "look whether Nomad ended",
             Self::CancelDrain { .. } => "cancel the drain",
             Self::BringBack => "make the node eligible",

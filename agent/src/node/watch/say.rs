@@ -73,8 +73,8 @@ impl Engine<'_> {
                 notes.push("its jobs may not have ended at the deadline".to_owned());
             }
             Some(Away::NoNomad) => notes.push("Nomad does not run".to_owned()),
-            Some(Away::BySignal) => notes.push("Nomad drained itself".to_owned()),
-            Some(Away::Complete) | None => {}
+            Some(Away::BySignal) if self.spec.nomad_client => notes.push("Nomad drained itself".to_owned()),
+            Some(Away::BySignal | Away::Complete) | None => {}
         }
         if let Out::Refused(reason) = &progress.out {
             notes.push(format!("it still takes jobs: {reason}"));

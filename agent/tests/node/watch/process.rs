@@ -144,7 +144,7 @@ impl Node {
         let cluster = Shared::default();
         cluster.lock().unwrap().eligible = true;
         let notified = UnixDatagram::bind(root.path().join("notify")).unwrap();
-        notified.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        notified.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         Self {
             imds: metadata(&cluster),
             nomad: nomad(&cluster),
@@ -259,7 +259,7 @@ impl Drop for Watcher {
 fn until(what: &str, mut ready: impl FnMut() -> bool) {
     let start = Instant::now();
     while !ready() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{what} did not happen");
+        assert!(start.elapsed() < Duration::from_secs(90), "{what} did not happen");
         thread::sleep(Duration::from_millis(50));
     }
 }
