@@ -186,13 +186,17 @@ impl ApplyArguments {
         if mode == Mode::DryRun {
             let told = commands::tell(&planned, files)?;
             let changes = serde_json::to_value(&told).map_err(std::io::Error::from)?;
-            let of_disks = planned.disks.iter().flat_map(|plan| &plan.steps);
+            let disks = serde_json::to_value(&planned.disks).map_err(std::io::Error::from)?;
+            let of_disks = planned.disks.iter().flat_map(commands::disk_lines);
             let lines = of_disks
-                .map(|planned| format!("would {}", planned.step))
                 .chain(told.iter().flat_map(commands::Told::lines))
                 .collect();
             let applied = Applied::new(&spec, planned, mode, start);
-            let told = Some(DryRun { changes, lines });
+            let told = Some(DryRun {
+                changes,
+                disks,
+                lines,
+            });
             return Ok(Passed { applied, told });
         }
         pipeline::bring_up_disks(&spec, &environment, &mut |planned| {
@@ -223,6 +227,7 @@ impl ApplyArguments {
             let mut printed = serde_json::to_value(applied).map_err(std::io::Error::from)?;
             if let Some(told) = told {
                 printed["changes"] = told.changes.clone();
+                printed["disks"] = told.disks.clone();
             }
             return print_json(out, &printed);
         }
@@ -243,6 +248,7 @@ struct Passed {
 /// A dry run, ready to be printed.
 struct DryRun {
     changes: serde_json::Value,
+    disks: serde_json::Value,
     lines: Vec<String>,
 }
 

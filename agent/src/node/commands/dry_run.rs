@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::unified;
 use crate::host::{FileError, Files};
 use crate::node::apply::{Change, Observed, ObservedFile};
+use crate::node::disks::{self, Decision};
 use crate::node::pipeline::Planned;
 use crate::node::render::{self, CONSUL_CONFIGURATION, DesiredState, DesiredUnit, NOMAD_CONFIGURATION, Unit};
 
@@ -48,6 +49,33 @@ pub fn tell<'a>(planned: &'a Planned, files: &Files) -> Result<Vec<Told<'a>>, Fi
         })
     };
     planned.changes.0.iter().map(told).collect()
+}
+
+/// What happens to disks and why, as people read it: first what was decided for each mount point, then the steps.
+pub(crate) fn disk_lines(plan: &disks::Plan) -> Vec<String> {
+    let mut lines = Vec::new();
+    for mount in &plan.mounts {
+        let device = mount
+            .device
+            .as_deref()
+            .map_or(String::new(), |device| format!(" ({device})"));
+        let decision = match mount.decision {
+            Decision::Keep => "stays mounted",
+            Decision::Mount => "is mounted",
+            Decision::Format => "gets a file system, and is mounted",
+            Decision::Join => "is joined of its disks, and then looked at",
+            Decision::Refuse => "is left alone",
+            Decision::Missing => "is not there",
+        };
+        lines.push(format!(
+            "{} at {}{device}: {decision}",
+            mount.source, mount.mount_point
+        ));
+        lines.extend(mount.reasons.iter().map(|reason| format!("    {reason}")));
+        lines.extend(mount.notes.iter().map(|note| format!("    note: {note}")));
+    }
+    lines.extend(plan.steps.iter().map(|planned| format!("would {}", planned.step)));
+    lines
 }
 
 /// Why a change is made, as the rest of a sentence about what it changes.
@@ -289,6 +317,38 @@ mod tests {
             let hidden = !masked(&format!("{{\"x\": \"{secret}\"}}")).contains(secret);
             assert_eq!(hidden, !secret.starts_with("b1gs"), "{secret}");
         }
+    }
+
+    #[test]
+    fn each_mount_is_told_with_its_reasons() {
+        let mount = |decision, reason: &str| disks::MountPlan {
+            mount_point: "/data".to_owned(),
+            source: "/dev/sdf".to_owned(),
+            device: Some("/dev/nvme1n1".to_owned()),
+            decision,
+            reasons: vec![reason.to_owned()],
+            notes: vec!["grown".to_owned()],
+            entry: None,
+            looked: Vec::new(),
+        };
+        let plan = disks::Plan {
+            mounts: vec![
+                mount(Decision::Refuse, "it holds LVM"),
+                mount(Decision::Keep, "it is xfs"),
+            ],
+            steps: Vec::new(),
+        };
+        assert_eq!(
+            disk_lines(&plan),
+            [
+                "/dev/sdf at /data (/dev/nvme1n1): is left alone",
+                "    it holds LVM",
+                "    note: grown",
+                "/dev/sdf at /data (/dev/nvme1n1): stays mounted",
+                "    it is xfs",
+                "    note: grown",
+            ]
+        );
     }
 
     #[test]

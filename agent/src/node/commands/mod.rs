@@ -21,6 +21,7 @@ use super::sources::{FileParameters, Gathered, Imds, InstanceFacts, Parameters, 
 use crate::host::Files;
 
 pub use check::CheckArguments;
+pub(crate) use dry_run::disk_lines;
 pub use dry_run::{Told, tell};
 pub use explain::ExplainArguments;
 pub use render::RenderArguments;
