@@ -221,7 +221,6 @@ impl Command {
             Self::Disks(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Doctor(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Report(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
-            // No client of Auto Scaling's API yet: hooks are told of and not completed.
             Self::Watch(arguments) => {
                 let socket = std::env::var("NOTIFY_SOCKET").ok();
                 Ok(arguments.run(socket.as_deref(), &mut io::stdout(), &mut io::stderr())?)

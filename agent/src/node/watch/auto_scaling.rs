@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use super::hook::{ActionResult, CallError, GroupInstance, LifecycleActions, LifecycleHook, Transition};
 use crate::aws::{self, AwsError, Client, Held, Kind, LifecycleResult, Settings};
-use crate::node::sources::{Imds, imds};
+use crate::node::sources::Imds;
 
 /// A call that takes longer comes too late for a hook.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The metadata service has told the region in the same moment as the notice; the watcher waits for nothing longer.
+const FACTS: Duration = Duration::from_secs(5);
 
 /// Auto Scaling, as this instance sees it.
 pub(crate) struct AutoScaling<'a> {
@@ -33,7 +36,7 @@ impl<'a> AutoScaling<'a> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let facts = Imds::new(self.imds, imds::BUDGET)
+        let facts = Imds::new(self.imds, FACTS)
             .facts()
             .map_err(|error| CallError::Passing(error.to_string()))?;
         let client = Client::new(Settings {
