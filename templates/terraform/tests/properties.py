@@ -312,12 +312,11 @@ def promoted(plan, image, failed):
 
 def leftovers(aws):
     """What is still there after destroy, by kind; keys wait for their deletion, as AWS has it."""
-    mine = lambda tags: any(it["Key"] == "Name" and it["Value"].startswith("cos-playground") for it in tags or [])
     found = {
         "VPCs": [it["VpcId"] for it in aws("ec2").describe_vpcs()["Vpcs"] if not it["IsDefault"]],
         "security groups": [it["GroupId"] for it in aws("ec2").describe_security_groups()["SecurityGroups"] if it["GroupName"] != "default"],
         "addresses": aws("ec2").describe_addresses()["Addresses"],
-        "endpoints": aws("ec2").describe_vpc_endpoints()["VpcEndpoints"],
+        "endpoints": [it["ServiceName"] for it in aws("ec2").describe_vpc_endpoints()["VpcEndpoints"] if it["State"] != "deleted"],
         "launch templates": aws("ec2").describe_launch_templates()["LaunchTemplates"],
         "volumes": [it["VolumeId"] for it in aws("ec2").describe_volumes()["Volumes"]],
         "instances": [
