@@ -1,18 +1,39 @@
 //! Owns the command line: what can be asked, in which words, and how results are shown.
 //! Touches standard output and error; each command calls one room.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::builder::{self, Booted, BuilderError, Check, InstallReport, Machine, SealReport, VerifyReport};
+use crate::ecr::{self, EcrLoginArguments};
 use crate::error::AgentError;
 use crate::host::{Files, RealPrograms};
-use crate::node::cli::{ApplyArguments, CheckArguments, HealthArguments};
+use crate::node::cli::{ApplyArguments, HealthArguments};
+use crate::node::commands::{CheckArguments, ExplainArguments, RenderArguments, SchemaArguments};
+use crate::node::disks::cli::DisksArguments;
 use crate::node::doctor::DoctorArguments;
+use crate::node::drain::cli::{DrainArguments, EligibleArguments, LeaveArguments};
 use crate::node::report::ReportArguments;
+use crate::node::shims::{Shim, ShimArguments};
+use crate::node::watch::cli::WatchArguments;
 use crate::output;
+
+/// A program that this binary is under another name.
+pub type Personality = fn(&[OsString]) -> ExitCode;
+
+/// The names, and what each is. A link of the name in the bundle makes it one (`bake/src/bundle/layout.rs`).
+const PERSONALITIES: &[(&str, Personality)] = &[(ecr::NAME, ecr::main)];
+
+/// What the binary is when it is called as `program` (`argv[0]`); none for the agent itself.
+pub fn personality(program: &OsStr) -> Option<Personality> {
+    let name = Path::new(program).file_name()?;
+    let (_, run) = PERSONALITIES.iter().find(|(known, _)| name == *known)?;
+    Some(*run)
+}
 
 /// Installs, verifies and seals a COS image; configures, proves and drains a COS node.
 #[derive(Debug, Parser)]
@@ -49,11 +70,44 @@ pub enum Command {
         Called by user-data; running it again changes only what is not as it should be.")]
     Apply(ApplyArguments),
     /// Check node configurations without an instance.
-    #[command(after_help = "Example: cos-agent check node.yaml")]
+    #[command(
+        after_help = "Example: cos-agent check node.yaml\n         cos-agent check --over node.yaml node.d/50-pool.yaml\n\n\
+        User-data is checked for the documents that it holds, in whatever way they are packed."
+    )]
     Check(CheckArguments),
+    /// Tell which source says what about this node, and what holds where none does.
+    #[command(
+        after_help = "Example: cos-agent explain consul\n         cos-agent explain --facts sample --config node.yaml"
+    )]
+    Explain(ExplainArguments),
+    /// Print what the files of a node would hold.
+    #[command(
+        after_help = "Example: cos-agent render /opt/consul/config/cos.json\n         \
+        cos-agent render all --config node.yaml --facts sample --versions consul=1.21.5,nomad=1.11.0"
+    )]
+    Render(RenderArguments),
+    /// Do what `run-consul` of older images did.
+    #[command(after_help = "Example: cos-agent run-consul --help")]
+    RunConsul(ShimArguments),
+    /// Do what `run-nomad` of older images did.
+    #[command(after_help = "Example: cos-agent run-nomad --help")]
+    RunNomad(ShimArguments),
+    /// Print NodeConfig as JSON Schema, for editors and pipelines.
+    #[command(after_help = "Example: cos-agent schema >node.schema.json")]
+    Schema(SchemaArguments),
     /// Prove that this node does its work: members, leaders, drivers.
     #[command(after_help = "Example: cos-agent health --deadline 120s")]
     Health(HealthArguments),
+    /// Give logins for ECR registries, as docker-credential-ecr-login does under its own name.
+    #[command(after_help = "Example: cos-agent ecr-login get\n\n\
+        Reads a registry's host from standard input; Docker and Nomad call it by a link of that name.")]
+    EcrLogin(EcrLoginArguments),
+    /// Show what every disk of this machine holds, or mount disks, formatting only what is blank.
+    #[command(
+        after_help = "Example: cos-agent disks --dry-run --map /dev/sdf=/data --map vol-0123456789abcdef0=/opt/nomad/data:ext4\n\n\
+        Without --map: each disk, what it is, and what would be done with it and why."
+    )]
+    Disks(DisksArguments),
     /// Find out what is wrong with this node, and what puts it right.
     #[command(after_help = "Example: cos-agent doctor\n\n\
         Changes nothing, and ends within ten seconds. Exit code 0: nothing is wrong; 6: something is.")]
@@ -61,6 +115,22 @@ pub enum Command {
     /// Show what the last `apply` did, and how long each part of it took.
     #[command(after_help = "Example: cos-agent report")]
     Report(ReportArguments),
+    /// Watch for notices that this node must go, and see to it: the service cos-agent-watch.
+    #[command(after_help = "Example: cos-agent watch --once\n\n\
+        Without --once it runs until it is told to stop.")]
+    Watch(WatchArguments),
+    /// Have this node's jobs moved away, and take no more.
+    #[command(
+        after_help = "Example: cos-agent drain --deadline 10m --reason \"disk swap\"\n\n\
+        The node stays so, also over a reboot, until cos-agent eligible."
+    )]
+    Drain(DrainArguments),
+    /// Make this node eligible again after drain or leave.
+    #[command(after_help = "Example: cos-agent eligible")]
+    Eligible(EligibleArguments),
+    /// Drain this node, then leave Nomad and Consul; a server only if quorum survives it.
+    #[command(after_help = "Example: cos-agent leave --deadline 5m")]
+    Leave(LeaveArguments),
     /// Print the version and the architecture.
     #[command(after_help = "Example: cos-agent version")]
     Version,
@@ -137,9 +207,27 @@ impl Command {
             Self::Seal(arguments) => Ok(seal(&arguments)?),
             Self::Apply(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Check(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::RunConsul(arguments) => {
+                Ok(arguments.run(Shim::Consul, &mut io::stdout(), &mut io::stderr())?)
+            }
+            Self::RunNomad(arguments) => {
+                Ok(arguments.run(Shim::Nomad, &mut io::stdout(), &mut io::stderr())?)
+            }
+            Self::Explain(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Render(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Schema(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Health(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::EcrLogin(arguments) => Ok(arguments.run()?),
+            Self::Disks(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Doctor(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Report(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Watch(arguments) => {
+                let socket = std::env::var("NOTIFY_SOCKET").ok();
+                Ok(arguments.run(socket.as_deref(), &mut io::stdout(), &mut io::stderr())?)
+            }
+            Self::Drain(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Eligible(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Leave(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::Version => {
                 output::data(&format!(
                     "cos-agent {} {}",
@@ -262,6 +350,19 @@ mod tests {
                 "{}",
                 command.get_name()
             );
+        }
+    }
+
+    #[test]
+    fn a_name_makes_a_program() {
+        for program in [
+            "docker-credential-ecr-login",
+            "/usr/local/bin/docker-credential-ecr-login",
+        ] {
+            assert!(personality(OsStr::new(program)).is_some(), "{program}");
+        }
+        for program in ["cos-agent", "/opt/cos/bin/cos-agent", "", "/"] {
+            assert!(personality(OsStr::new(program)).is_none(), "{program}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::error::Error;
 use thiserror::Error;
 
 use crate::builder::BuilderError;
+use crate::ecr::EcrError;
 use crate::node::NodeError;
 
 /// Exit codes of `cos-agent`; `_docs/exit-codes.md` has the same table.
@@ -33,6 +34,9 @@ pub enum AgentError {
     /// On a node.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// No login for a registry.
+    #[error(transparent)]
+    Ecr(#[from] EcrError),
 }
 
 impl AgentError {
@@ -42,7 +46,8 @@ impl AgentError {
             Self::Builder(error) => builder_exit(error),
             // A node has these two only.
             Self::Node(error) if error.exit_code() == Exit::Usage as u8 => Exit::Usage,
-            Self::Node(_) => Exit::Step,
+            Self::Ecr(EcrError::Usage { .. } | EcrError::NoServer | EcrError::NotEcr { .. }) => Exit::Usage,
+            Self::Node(_) | Self::Ecr(_) => Exit::Step,
         }
     }
 
@@ -51,6 +56,7 @@ impl AgentError {
         match self {
             Self::Builder(error) => builder_hint(error).map(str::to_owned),
             Self::Node(error) => error.hint(),
+            Self::Ecr(error) => error.hint(),
         }
     }
 }

@@ -1,13 +1,22 @@
 //! `cos-agent`: parses the command line, runs one room, prints the error chain once, and exits with a documented code.
+//! Under another name it is another program.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cos_agent::cli::Cli;
+use cos_agent::cli::{self, Cli};
+use cos_agent::node::shims;
 use cos_agent::{error, output};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some((program, rest)) = arguments.split_first()
+        && let Some(run) = cli::personality(program)
+    {
+        return run(rest);
+    }
+    let cli = match Cli::try_parse_from(shims::by_name(arguments)) {
         Ok(cli) => cli,
         // Help and version come this way too, with code 0; wrong usage has code 2.
         Err(message) => {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use cos_agent::bundle::{
     Archive, BundleManifest, Component, InstalledFile, MANIFEST_NAME, MANIFEST_VERSION, Source as FileSource,
@@ -15,13 +16,15 @@ use cos_agent::bundle::{
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
+use crate::blocking::on_thread;
 use crate::digest::{Digest, DigestMismatch, DigestWriter};
 use crate::lock::{Lock, Source};
-use crate::release::{Arch, FetchEvent, Product, ReleaseError};
+use crate::release::{Arch, FetchEvent, PART_PREFIX, Product, ReleaseError};
 
 mod agent;
 mod layout;
 mod members;
+mod shelf;
 
 pub use agent::{AgentBinary, AgentOrigin, agent_binary};
 
@@ -70,7 +73,7 @@ struct Inputs<'a> {
 
 /// Makes the bundle for an architecture, or finds the one that was made from the same inputs.
 ///
-/// `folder` keeps bundles. Archives are downloaded only if a bundle has to be made. The work on files runs on
+/// `folder` keeps a few bundles, those that were used last. Archives are downloaded only if a bundle has to be made. The work on files runs on
 /// a thread of its own.
 pub async fn prepare(
     source: &Source<'_>,
@@ -79,35 +82,43 @@ pub async fn prepare(
     agent: &AgentBinary,
     folder: &Path,
 ) -> Result<Bundle, ReleaseError> {
-    lock.check_signers(source.keys)?;
-    let found = {
-        let (lock, agent, folder) = (lock.clone(), agent.path.clone(), folder.to_owned());
-        on_thread(folder.clone(), move || find(&lock, arch, &agent, &folder)).await?
-    };
-    match found {
-        Ok(bundle) => return Ok(bundle),
-        Err(Absent::Damaged { path, mismatch }) => {
-            source.fetcher.tell(FetchEvent::CacheDamaged { path, mismatch });
-        }
-        Err(Absent::NotMade) => {}
+    match made_before(source, lock, arch, agent, folder).await? {
+        Some(bundle) => Ok(bundle),
+        None => make(source, lock, arch, agent, folder).await,
     }
-    let archives = source.archives(lock, arch).await?;
-    let (lock, agent, folder) = (lock.clone(), agent.path.clone(), folder.to_owned());
-    on_thread(folder.clone(), move || {
-        build(&lock, arch, &archives, &agent, &folder)
-    })
-    .await
 }
 
-async fn on_thread<T: Send + 'static>(
-    folder: PathBuf,
-    work: impl FnOnce() -> Result<T, ReleaseError> + Send + 'static,
-) -> Result<T, ReleaseError> {
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.map_err(|error| ReleaseError::File {
-        path: folder,
-        source: io::Error::other(error),
-    })?
+/// The bundle that was made from the same inputs, if there is one. Downloads nothing.
+pub async fn made_before(
+    source: &Source<'_>,
+    lock: &Lock,
+    arch: Arch,
+    agent: &AgentBinary,
+    folder: &Path,
+) -> Result<Option<Bundle>, ReleaseError> {
+    lock.check_signers(source.keys)?;
+    let (lock, agent, folder) = (lock.clone(), agent.path.clone(), folder.to_owned());
+    match on_thread(move || find(&lock, arch, &agent, &folder)).await? {
+        Ok(bundle) => Ok(Some(bundle)),
+        Err(Absent::Damaged { path, mismatch }) => {
+            source.fetcher.tell(FetchEvent::CacheDamaged { path, mismatch });
+            Ok(None)
+        }
+        Err(Absent::NotMade) => Ok(None),
+    }
+}
+
+/// Makes the bundle, whether there is one or not. Archives that are not in the cache are downloaded.
+pub async fn make(
+    source: &Source<'_>,
+    lock: &Lock,
+    arch: Arch,
+    agent: &AgentBinary,
+    folder: &Path,
+) -> Result<Bundle, ReleaseError> {
+    let archives = source.archives(lock, arch).await?;
+    let (lock, agent, folder) = (lock.clone(), agent.path.clone(), folder.to_owned());
+    on_thread(move || build(&lock, arch, &archives, &agent, &folder)).await
 }
 
 /// Makes the bundle from archives that are here, and keeps it in `folder`. Blocks.
@@ -164,6 +175,7 @@ pub fn build(
     )
     .map_err(on(&path))?;
     written.0.persist(&path).map_err(|error| on(&path)(error.error))?;
+    shelf::prune(folder, SystemTime::now());
     describe(&path, written.1, written.2, false)
 }
 
@@ -211,11 +223,11 @@ fn find(
             return Ok(Err(Absent::NotMade));
         }
     }
-    Ok(if bundle.agent_sha256 == agent_sha256 {
-        Ok(bundle)
-    } else {
-        Err(Absent::NotMade)
-    })
+    if bundle.agent_sha256 != agent_sha256 {
+        return Ok(Err(Absent::NotMade));
+    }
+    shelf::used(&path);
+    Ok(Ok(bundle))
 }
 
 /// Digest of everything that decides the bytes of a bundle.
@@ -293,7 +305,10 @@ fn write_tar(
     agent: &Path,
     folder: &Path,
 ) -> Result<(NamedTempFile, Digest, u64), ReleaseError> {
-    let mut file = NamedTempFile::new_in(folder).map_err(on(folder))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(PART_PREFIX)
+        .tempfile_in(folder)
+        .map_err(on(folder))?;
     let mut tar = tar::Builder::new(DigestWriter::new(io::BufWriter::new(file.as_file_mut())));
     let json = to_json(manifest, folder)?;
     append(&mut tar, MANIFEST_NAME, json.len() as u64, json.as_slice()).map_err(on(folder))?;

@@ -3,9 +3,12 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::base::Base;
+use crate::lock::LOCK_NAME;
+use crate::plan::is_bake_id;
 use crate::release::Arch;
 
 const EXIT_CODES: &str = "\
@@ -63,16 +66,16 @@ pub struct BakeArguments {
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = key_value)]
     pub tags: Vec<(String, String)>,
     /// Instance type of builder and boot test.
-    #[arg(long, env = "COS_INSTANCE_TYPE")]
+    #[arg(long, env = "COS_INSTANCE_TYPE", value_parser = NonEmptyStringValueParser::new())]
     pub instance_type: Option<String>,
     /// Subnet of builder and boot test; a default subnet where it is not named.
-    #[arg(long, env = "COS_SUBNET")]
+    #[arg(long, env = "COS_SUBNET", value_parser = NonEmptyStringValueParser::new())]
     pub subnet: Option<String>,
     /// Security group of builder and boot test. May be repeated. No inbound rule is needed.
-    #[arg(long = "security-group", value_name = "SG")]
+    #[arg(long = "security-group", value_name = "SG", value_parser = NonEmptyStringValueParser::new())]
     pub security_groups: Vec<String>,
     /// Instance profile of builder and boot test, with AmazonSSMManagedInstanceCore.
-    #[arg(long, env = "COS_INSTANCE_PROFILE")]
+    #[arg(long, env = "COS_INSTANCE_PROFILE", value_parser = NonEmptyStringValueParser::new())]
     pub instance_profile: Option<String>,
     /// Size of the root volume in GiB; the base's where it is not named.
     #[arg(long, value_name = "GIB")]
@@ -127,7 +130,7 @@ pub struct SweepArguments {
     #[arg(long)]
     pub region: Option<String>,
     /// Only this bake, whether it expired or not.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = bake_id)]
     pub bake_id: Option<String>,
     /// Say what would be removed, and remove nothing.
     #[arg(long)]
@@ -144,7 +147,7 @@ pub struct SweepArguments {
 #[derive(Debug, Args)]
 pub struct ReleaseArguments {
     /// The lock file.
-    #[arg(long, default_value = "cos.lock", value_name = "FILE")]
+    #[arg(long, default_value = LOCK_NAME, value_name = "FILE")]
     pub lock: PathBuf,
     /// A mirror to download from instead of upstream (layout: _docs/architecture.md).
     #[arg(long, env = "COS_MIRROR", value_name = "URL")]
@@ -172,6 +175,13 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+fn bake_id(text: &str) -> Result<String, String> {
+    if is_bake_id(text) {
+        return Ok(text.to_owned());
+    }
+    Err("it has not the form of one, such as cos-20261123081500-0a1b2c".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -181,5 +191,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values_that_can_only_be_slips_are_refused() {
+        for arguments in [
+            ["sweep", "--bake-id", "cos-2026"],
+            ["sweep", "--bake-id", "i-0123"],
+            ["ami", "--instance-profile", ""],
+            ["ami", "--subnet", ""],
+            ["ami", "--cache", ""],
+        ] {
+            let error = Cli::command()
+                .try_get_matches_from(["cos-bake"].into_iter().chain(arguments))
+                .unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(arguments[1]), "{error}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::cloud::aws::AwsCloud;
 use crate::display;
 use crate::error::BakeError;
 use crate::events::{Events, Stage};
+use crate::folders;
 use crate::ledger::{Begin, Ledger, process_start};
 use crate::lock::{self, Lock, LockRequest, Source};
 use crate::pipeline;
@@ -183,7 +184,7 @@ pub async fn sweep(arguments: SweepArguments, cancel: CancellationToken) -> Resu
         return Ok(());
     }
     // From here on nothing is interrupted: a sweep that stops half-way has still done good, but says less.
-    let report = sweep::remove(&cloud, &ledgers, &remains, Patience::default(), &events).await?;
+    let report = sweep::remove(&cloud, &ledgers, &remains, Patience::default(), &events).await;
     let count = report.leftovers.len();
     if count > 0 {
         let hint = "run `cos-bake sweep` again in a few minutes".to_owned();
@@ -285,6 +286,8 @@ async fn planned(
     let lock = releases
         .locked(&arguments.releases.lock, new_lock, events)
         .await?;
+    lock.check_signers(&releases.keys)
+        .map_err(failed("believe the lock"))?;
     tell_added_keys(&lock, events);
     let region = cloud.region().to_owned();
     let plan = Box::pin(plan::resolve(recipe, &lock, &region, Timestamp::now(), &cloud)).await?;
@@ -343,24 +346,14 @@ fn begin(plan: &Plan) -> Begin {
     }
 }
 
-/// Folder of ledgers: named, else `$XDG_STATE_HOME/cos-bake`, else `~/.local/state/cos-bake`.
+/// Folder of ledgers: named, else in the user's state folder.
 fn ledger_folder(argument: &LedgerArgument) -> Result<PathBuf, BakeError> {
-    if let Some(folder) = &argument.ledger {
-        return Ok(folder.clone());
-    }
-    let named = |variable| {
-        std::env::var_os(variable)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let state = named("XDG_STATE_HOME").or_else(|| named("HOME").map(|home| home.join(".local/state")));
-    let state = state.ok_or_else(|| {
+    argument.ledger.clone().or_else(folders::state).ok_or_else(|| {
         BakeError::usage(
             "there is no folder for the ledger: HOME is not set",
             "name one with --ledger or COS_LEDGER",
         )
-    })?;
-    Ok(state.join("cos-bake"))
+    })
 }
 
 fn observer(events: &Events) -> crate::release::Observer {

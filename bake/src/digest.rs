@@ -42,11 +42,6 @@ impl Digest {
     pub fn of_file(path: &Path) -> io::Result<(Self, u64)> {
         Self::of_reader(File::open(path)?)
     }
-
-    /// The raw 32 bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
 }
 
 impl fmt::Display for Digest {
@@ -128,11 +123,6 @@ impl<W: Write> DigestWriter<W> {
     /// Bytes written so far.
     pub fn length(&self) -> u64 {
         self.length
-    }
-
-    /// The writer below.
-    pub fn get_mut(&mut self) -> &mut W {
-        &mut self.inner
     }
 
     /// Digest and length of all that was written.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::cloud::{CloudError, CloudErrorKind};
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, UNDERSTAND};
 use crate::release::{FailureClass, ReleaseError};
 
 /// Exit codes of `cos-bake`; the same table is in `_docs/exit-codes.md`, and a test compares the two.
@@ -167,8 +167,8 @@ impl BakeError {
                 FailureClass::Network => Exit::Cloud,
             },
             Self::Verification { .. } => Exit::Verification,
-            Self::Cloud { source, .. } if source.kind == CloudErrorKind::NoCredentials => Exit::Usage,
-            Self::Cloud { .. } | Self::Deadline { .. } | Self::Hopeless { .. } => Exit::Cloud,
+            Self::Cloud { source, .. } => cloud_exit(source.kind),
+            Self::Deadline { .. } | Self::Hopeless { .. } => Exit::Cloud,
             Self::Step { .. } => Exit::Step,
             Self::BootTest { .. } => Exit::BootTest,
             Self::Leftovers { .. } => Exit::Leftovers,
@@ -182,23 +182,48 @@ impl BakeError {
             Self::Usage { hint, .. } | Self::Refused { hint, .. } | Self::Leftovers { hint, .. } => {
                 Some(hint.clone())
             }
+            Self::Ledger(error) if error.action == UNDERSTAND => Some(
+                "the file is damaged: move it away; once its bake has expired, `cos-bake sweep` finds what is left by tags"
+                    .into(),
+            ),
             Self::Ledger(_) => Some("name a folder that can be written with --ledger or COS_LEDGER".into()),
             Self::Release { source, .. } => source.hint(),
             Self::Verification { .. } => {
                 Some("the machine was ended and no image was made; bake again, and if it happens twice look for what changes these files".into())
             }
             Self::Cloud { source, .. } => cloud_hint(source.kind).map(str::to_owned),
-            Self::Deadline { .. } => Some("the machine's console is in the bake's log folder; raise the deadline if the base is just slow".into()),
+            Self::Deadline { .. } => Some("bake again; if it happens twice, what was seen last is the thing to look into".into()),
             Self::Hopeless { .. } => Some("bake again; if it happens twice, the reason above is the thing to look into".into()),
-            Self::Step { .. } => Some("the whole output of the step is in the bake's log folder".into()),
+            Self::Step { .. } => Some("the whole output of the step is in the file named above".into()),
             Self::BootTest { .. } => Some("the image was deleted; the findings name the file or the service".into()),
             Self::Interrupted => None,
         }
     }
 }
 
+/// An error with its causes in one line, for warnings.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+fn cloud_exit(kind: CloudErrorKind) -> Exit {
+    match kind {
+        CloudErrorKind::Configuration | CloudErrorKind::NoCredentials => Exit::Usage,
+        _ => Exit::Cloud,
+    }
+}
+
 fn cloud_hint(kind: CloudErrorKind) -> Option<&'static str> {
     match kind {
+        CloudErrorKind::Configuration => {
+            Some("name a region with --region or AWS_REGION, and check AWS_PROFILE and AWS_CA_BUNDLE")
+        }
         CloudErrorKind::NoCredentials => Some(
             "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is attached",
         ),
@@ -246,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn no_credentials_is_a_matter_of_configuration_and_expired_ones_of_the_cloud() {
+    fn no_region_and_no_credentials_are_matters_of_configuration_and_expired_ones_of_the_cloud() {
         let error = |kind| BakeError::Cloud {
             action: "try".into(),
             source: CloudError {
@@ -257,6 +282,7 @@ mod tests {
                 request_id: None,
             },
         };
+        assert_eq!(error(CloudErrorKind::Configuration).exit(), Exit::Usage);
         assert_eq!(error(CloudErrorKind::NoCredentials).exit(), Exit::Usage);
         assert_eq!(error(CloudErrorKind::BadCredentials).exit(), Exit::Cloud);
         assert!(error(CloudErrorKind::BadCredentials).hint().is_some());

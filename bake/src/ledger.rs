@@ -23,6 +23,9 @@ pub struct LedgerError {
     pub source: io::Error,
 }
 
+/// The action that fails on a ledger with bad lines.
+pub(crate) const UNDERSTAND: &str = "understand";
+
 /// Who bakes, where: the first line of a ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begin {
@@ -85,6 +88,8 @@ pub struct Ledger {
     path: PathBuf,
     file: File,
     live: Vec<Resource>,
+    /// A write failed, maybe half-way.
+    torn: bool,
 }
 
 impl Ledger {
@@ -101,6 +106,7 @@ impl Ledger {
             path,
             file,
             live: Vec::new(),
+            torn: false,
         };
         ledger.write(&Entry::Begin(begin))?;
         // The name must survive a crash as well as the content.
@@ -117,21 +123,26 @@ impl Ledger {
             .append(true)
             .open(path)
             .map_err(failed("open", path))?;
-        // A line that a crash cut off would spoil the next one.
-        let content = fs::read(path).map_err(failed("read", path))?;
+        let ledger = Self {
+            path: path.to_owned(),
+            file,
+            live: record.live,
+            torn: false,
+        };
+        ledger.mend()?;
+        Ok((ledger, record.begin))
+    }
+
+    /// Drops a line that was cut off, by a crash or a full disk: it would spoil the next one.
+    fn mend(&self) -> Result<(), LedgerError> {
+        let content = fs::read(&self.path).map_err(failed("read", &self.path))?;
         let whole = content
             .iter()
             .rposition(|byte| *byte == b'\n')
             .map_or(0, |last| last + 1);
-        file.set_len(whole as u64).map_err(failed("mend", path))?;
-        Ok((
-            Self {
-                path: path.to_owned(),
-                file,
-                live: record.live,
-            },
-            record.begin,
-        ))
+        self.file
+            .set_len(whole as u64)
+            .map_err(failed("mend", &self.path))
     }
 
     /// Says that a create is about to be asked for.
@@ -188,10 +199,12 @@ impl Ledger {
             .map_err(io::Error::from)
             .map_err(failed("encode a line of", &self.path))?;
         line.push(b'\n');
-        self.file
-            .write_all(&line)
-            .and_then(|()| self.file.sync_data())
-            .map_err(failed("write to", &self.path))
+        if self.torn {
+            self.mend()?;
+        }
+        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        self.torn = written.is_err();
+        written.map_err(failed("write to", &self.path))
     }
 }
 
@@ -226,7 +239,7 @@ impl Record {
                 Err(_) if number + 1 == lines.len() => break,
                 Err(error) => {
                     let message = format!("line {}: {error}", number + 1);
-                    return Err(failed("understand", path)(io::Error::other(message)));
+                    return Err(failed(UNDERSTAND, path)(io::Error::other(message)));
                 }
             };
             match entry {
@@ -244,7 +257,7 @@ impl Record {
             }
         }
         let begin =
-            begin.ok_or_else(|| failed("understand", path)(io::Error::other("it has no first line")))?;
+            begin.ok_or_else(|| failed(UNDERSTAND, path)(io::Error::other("it has no first line")))?;
         Ok(Self {
             path: path.to_owned(),
             begin,
@@ -267,13 +280,15 @@ impl Record {
             .map_err(failed("list the folder of", folder))?;
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
         paths.sort();
-        // A bake that was killed before its first line was whole has made nothing.
-        let with_begin = |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
-        paths
-            .iter()
-            .filter(|path| with_begin(path))
-            .map(|path| Self::read(path))
-            .collect()
+        let mut records = Vec::new();
+        for path in &paths {
+            // A bake that was killed before its first line was whole has made nothing.
+            let content = fs::read(path).map_err(failed("read", path))?;
+            if content.contains(&b'\n') {
+                records.push(Self::read(path)?);
+            }
+        }
+        Ok(records)
     }
 
     /// Whether the process that wrote it still runs on this machine.
@@ -317,6 +332,13 @@ pub(crate) mod tests {
         }
     }
 
+    /// A ledger that takes no more lines, as on a disk that is full.
+    pub(crate) fn unwritable(folder: &Path, bake_id: &str) -> Ledger {
+        let mut ledger = Ledger::begin(folder, begin(bake_id)).unwrap();
+        ledger.file = File::open(&ledger.path).unwrap();
+        ledger
+    }
+
     #[test]
     fn what_was_written_is_read_back_without_a_cut_off_line() {
         let folder = tempfile::tempdir().unwrap();
@@ -342,6 +364,33 @@ pub(crate) mod tests {
         let (mut again, _) = Ledger::reopen(&ledger.path).unwrap();
         again.end().unwrap();
         assert!(Record::read(&ledger.path).unwrap().ended);
+    }
+
+    #[test]
+    fn a_write_that_failed_half_way_does_not_spoil_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::begin(folder.path(), begin("cos-a")).unwrap();
+        let instance = Resource::Instance("i-1".into());
+        ledger.file.write_all(b"{\"entry\":\"cre").unwrap();
+        let read_only = File::open(&ledger.path).unwrap();
+        let file = std::mem::replace(&mut ledger.file, read_only);
+        ledger.created(instance.clone()).unwrap_err();
+        ledger.file = file;
+        ledger.released(&instance).unwrap();
+        ledger.end().unwrap();
+        let record = Record::read(&ledger.path).unwrap();
+        assert!(record.ended && record.live.is_empty());
+    }
+
+    #[test]
+    fn a_first_line_that_was_cut_off_is_no_ledger() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::begin(folder.path(), begin("cos-b")).unwrap();
+        fs::write(folder.path().join("cos-a.jsonl"), b"{\"entry\":\"beg").unwrap();
+        fs::write(folder.path().join("cos-c.jsonl"), b"").unwrap();
+        let records = Record::read_all(folder.path()).unwrap();
+        assert_eq!(records.len(), 1);
+        assert_eq!(records[0].path, ledger.path);
     }
 
     #[test]

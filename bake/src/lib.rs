@@ -1,6 +1,7 @@
 //! The AMI baker, as a library. `_docs/architecture.md` says which room owns what.
 
 pub mod base;
+mod blocking;
 pub mod bundle;
 pub mod cleanup;
 pub mod cli;
@@ -10,6 +11,7 @@ pub mod digest;
 pub mod display;
 pub mod error;
 pub mod events;
+mod folders;
 pub mod ledger;
 pub mod lock;
 pub mod manifest;

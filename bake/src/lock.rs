@@ -153,28 +153,6 @@ impl Lock {
         format!("{before}{CHECKSUM}{checksum}\"\n{after}")
     }
 
-    /// Digest of what is locked for an architecture. Addresses do not count, so a mirror that moves changes
-    /// nothing; versions, digests and how they came to be trusted do.
-    pub fn content_digest(&self, arch: Arch) -> Digest {
-        let mut text = String::new();
-        for archive in self.archives.iter().filter(|archive| archive.arch == arch) {
-            let LockedArchive {
-                component,
-                version,
-                sha256,
-                size,
-                trust,
-                signed_by,
-                ..
-            } = archive;
-            let _ = writeln!(
-                text,
-                "{component} {version} {sha256} {size} {trust:?} {signed_by:?}"
-            );
-        }
-        Digest::of(text.as_bytes())
-    }
-
     /// Reads a lock that `path` is the name of.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, ReleaseError> {
         check(bytes, path)?;
@@ -296,4 +274,4 @@ fn same_as_before(existing: Option<&Lock>, new: &LockedArchive) -> Result<(), Re
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

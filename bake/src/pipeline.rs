@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cleanup::{self, Patience};
 use crate::cloud::{Cloud, Resource};
-use crate::error::BakeError;
+use crate::error::{BakeError, chain};
 use crate::events::{Event, Stage};
 use crate::manifest::Manifest;
 use crate::plan::Plan;
@@ -51,9 +51,11 @@ async fn side_by_side<C: Cloud, R: Remote>(
     ingredients: &Ingredients,
     run: &Run<'_, C, R>,
 ) -> Result<(payload::Staged, launch::Builder), BakeError> {
+    let found = payload::look(plan, ingredients, run).await?;
+    let kept = found.payload().cloned();
     let (staged, builder) = tokio::join!(
-        abandon_on_error(payload::stage(plan, ingredients, run), run),
-        abandon_on_error(launch::launch(plan, run), run)
+        abandon_on_error(payload::stage(plan, ingredients, found, run), run),
+        abandon_on_error(launch::launch(plan, kept, run), run)
     );
     match (staged, builder) {
         (Ok(staged), Ok(builder)) => Ok((staged, builder)),
@@ -110,13 +112,17 @@ async fn release<C: Cloud, R: Remote>(
     };
     let report = cleanup::release(run.cloud, &resources, patience, &run.events, |resource| {
         if let Err(error) = run.ledger().released(resource) {
-            run.events.warn(error.to_string());
+            run.events.warn(chain(&error));
         }
     })
     .await;
     let count = report.leftovers.len();
-    if count == 0 && unlisted.is_none() {
-        run.ledger().end()?;
+    // What the bake came to is known and must be said; a ledger without its end only costs a sweep.
+    if count == 0
+        && unlisted.is_none()
+        && let Err(error) = run.ledger().end()
+    {
+        run.events.warn(chain(&error));
     }
     let seconds = start.elapsed().as_secs_f64();
     let outcome_words = format!("{} removed, {count} left", report.released.len());
@@ -137,4 +143,42 @@ async fn release<C: Cloud, R: Remote>(
         hint,
         cause: outcome.err().map(Box::new),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::cloud::fake::FakeCloud;
+    use crate::error::Exit;
+    use crate::events::Events;
+    use crate::ledger;
+    use crate::lock::tests::sample;
+    use crate::recipe::tests::recipe;
+    use crate::remote::fake::FakeRemote;
+
+    #[tokio::test]
+    async fn a_ledger_that_cannot_be_written_hides_no_failure() {
+        let cloud = FakeCloud::standard();
+        let plan = crate::plan::resolve(&recipe(), &sample(), "eu-central-1", Timestamp::now(), &cloud)
+            .await
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger::tests::unwritable(folder.path(), &plan.bake_id);
+        let remote = FakeRemote::new(&cloud);
+        let (events, kept) = Events::kept();
+        let logs = folder.path().join("logs");
+        let run = Run::new(&cloud, &remote, events, CancellationToken::new(), ledger, logs);
+        let differs = BakeError::Verification {
+            place: "i-1".into(),
+            findings: "/opt/nomad/bin/nomad differs".into(),
+        };
+        let error = release(&plan, Err(differs), &run).await.unwrap_err();
+        assert_eq!(error.exit(), Exit::Verification);
+        let warned =
+            |event: &Event| matches!(event, Event::Warning { message } if message.contains("ledger"));
+        assert!(kept.lock().unwrap().iter().any(warned));
+    }
 }

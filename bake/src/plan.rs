@@ -22,11 +22,17 @@ pub const TAG_BAKE_ID: &str = "cos:bake-id";
 pub const TAG_EXPIRES_AT: &str = "cos:expires-at";
 /// Tag with what a resource is for.
 pub const TAG_PURPOSE: &str = "cos:purpose";
-/// Tag with the SHA-256 of the bundle on a payload snapshot and on an image.
+/// Tag with the SHA-256 of the bundle on a payload snapshot, on an image and on the image's snapshots.
 pub const TAG_BUNDLE: &str = "cos:bundle";
+/// Tag with the SHA-256 of the bundle on a payload snapshot, and on nothing else.
+pub const TAG_PAYLOAD: &str = "cos:payload";
 
-/// Longest life of what a bake makes: the dead-man timer ends the machines then, a sweep takes the rest.
+/// Longest life of a machine: its dead-man timer ends it then. Each stops or goes long before.
 pub const LIFETIME: SignedDuration = SignedDuration::from_hours(2);
+
+/// Time until a sweep may take what a bake made. Longer than all deadlines of its stages together (some four hours), so
+/// that a sweep on another machine, which sees no process, takes nothing from a bake that runs.
+pub const EXPIRY: SignedDuration = SignedDuration::from_hours(5);
 
 /// Account that owns Amazon Linux in the commercial regions; elsewhere only the owner alias tells.
 const AMAZON: &str = "137112412989";
@@ -196,7 +202,7 @@ pub async fn resolve<C: Cloud>(
         root_size_gib,
         keep_payload: recipe.keep_payload,
         versions,
-        expires_at: now.checked_add(LIFETIME).unwrap_or(now).to_string(),
+        expires_at: now.checked_add(EXPIRY).unwrap_or(now).to_string(),
         warnings,
         base_image,
     };
@@ -315,7 +321,7 @@ async fn find_base<C: Cloud>(cloud: &C, parameter: &str) -> Result<ImageFacts, B
     if image.state != ImageState::Available {
         return Err(missing(format!("the base image {id} is not available")));
     }
-    if image.owner != AMAZON && image.owner != "amazon" {
+    if image.owner != AMAZON && image.owner_alias.as_deref() != Some("amazon") {
         return Err(missing(format!("{id} belongs to {}, not to Amazon", image.owner)));
     }
     Ok(image)
@@ -332,7 +338,7 @@ fn choose_subnet(
         let subnet = subnets
             .iter()
             .find(|subnet| subnet.id == wanted)
-            .ok_or(format!("there is no subnet {wanted}"))?;
+            .ok_or(format!("there is no subnet {wanted} with a free address"))?;
         return Some(subnet).filter(offers).cloned().ok_or(format!(
             "{} does not offer {instance_type}; {} do",
             subnet.zone,

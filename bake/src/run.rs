@@ -2,7 +2,7 @@
 //! resource. Touches the ports and the ledger.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -151,23 +151,38 @@ impl<'a, C: Cloud, R: Remote> Run<'a, C, R> {
             "status: {:?}\n--- standard output\n{}\n--- standard error\n{}\n",
             output.status, output.stdout, output.stderr
         );
-        self.save_log(&format!("{}.log", script.name.replace(' ', "-")), &text);
+        let path = self.save_log(&format!("{}.log", script.name.replace(' ', "-")), &text);
+        if let (Some(path), true) = (path, output.status != Some(0)) {
+            self.events.note(format!(
+                "the output of `{}` is in {}",
+                script.name,
+                path.display()
+            ));
+        }
         Ok(output)
     }
 
+    /// Keeps the console of a machine that failed, if it can be had, and says where.
+    pub async fn save_console(&self, instance: &InstanceId) {
+        let console = self.cloud.console(instance).await.unwrap_or_default();
+        if !console.is_empty()
+            && let Some(path) = self.save_log(&format!("{instance}-console.log"), &console)
+        {
+            self.events
+                .note(format!("the console of {instance} is in {}", path.display()));
+        }
+    }
+
     /// Keeps a text in the log folder. A log that cannot be written is a warning, never a failed bake.
-    pub fn save_log(&self, name: &str, text: &str) {
+    fn save_log(&self, name: &str, text: &str) -> Option<PathBuf> {
         let path = self.logs.join(name);
         let saved = std::fs::create_dir_all(&self.logs).and_then(|()| std::fs::write(&path, text));
         if let Err(error) = saved {
             self.events
                 .warn(format!("could not write {}: {error}", path.display()));
+            return None;
         }
-    }
-
-    /// Folder of the output of steps.
-    pub fn logs(&self) -> &Path {
-        &self.logs
+        Some(path)
     }
 
     /// How long each finished stage took, in order of finishing.

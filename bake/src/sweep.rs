@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::cleanup::{self, CleanupReport, Patience};
 use crate::cloud::{Cloud, CloudError, Resource, Tagged};
-use crate::error::BakeError;
+use crate::error::{BakeError, chain};
 use crate::events::Events;
-use crate::ledger::{Ledger, Record};
+use crate::ledger::{Ledger, LedgerError, Record};
 use crate::plan::{TAG_BAKE_ID, TAG_EXPIRES_AT, is_bake_id};
 
 /// What to sweep.
@@ -131,22 +131,21 @@ pub async fn find<C: Cloud>(
     Ok(remains)
 }
 
-/// Ends remains, and closes the ledgers of bakes of which nothing is left.
+/// Ends remains, and closes the ledgers of bakes of which nothing is left. A ledger that cannot be written is told of,
+/// and stops nothing: the next sweep finds it again.
 pub async fn remove<C: Cloud>(
     cloud: &C,
     ledgers: &Path,
     remains: &[Remains],
     patience: Patience,
     events: &Events,
-) -> Result<CleanupReport, BakeError> {
+) -> CleanupReport {
     let mut total = CleanupReport::default();
     for bake in remains {
-        let path = ledgers.join(format!("{}.jsonl", bake.bake_id));
-        let mut ledger = if path.exists() {
-            Some(Ledger::reopen(&path)?.0)
-        } else {
+        let mut ledger = reopen(ledgers, &bake.bake_id).unwrap_or_else(|error| {
+            events.warn(chain(&error));
             None
-        };
+        });
         let mut unwritten = None;
         let report = cleanup::release(cloud, &bake.resources, patience, events, |resource| {
             if let Some(Err(error)) = ledger.as_mut().map(|ledger| ledger.released(resource)) {
@@ -154,16 +153,25 @@ pub async fn remove<C: Cloud>(
             }
         })
         .await;
-        if let Some(error) = unwritten {
-            return Err(error.into());
-        }
         if let (Some(ledger), true) = (&mut ledger, report.leftovers.is_empty()) {
-            ledger.end()?;
+            unwritten = ledger.end().err().or(unwritten);
+        }
+        if let Some(error) = unwritten {
+            events.warn(chain(&error));
         }
         total.released.extend(report.released);
         total.leftovers.extend(report.leftovers);
     }
-    Ok(total)
+    total
+}
+
+/// The ledger of a bake, if it is on this machine.
+fn reopen(ledgers: &Path, bake_id: &str) -> Result<Option<Ledger>, LedgerError> {
+    let path = ledgers.join(format!("{bake_id}.jsonl"));
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ledger::reopen(&path).map(|(ledger, _)| Some(ledger))
 }
 
 /// Resources of a bake that only their tags betray, snapshots of its images after the images. Never a published one.

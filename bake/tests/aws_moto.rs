@@ -168,6 +168,7 @@ async fn without_credentials() {
 async fn without_region() {
     let error = AwsCloud::connect(None).await.err().unwrap();
     assert!(error.message.contains("region"), "{error}");
+    assert_eq!(error.kind, CloudErrorKind::Configuration, "{error}");
     assert_eq!(
         AwsCloud::connect(Some("eu-west-1")).await.unwrap().region(),
         "eu-west-1"
@@ -220,9 +221,10 @@ async fn payload(cloud: &AwsCloud) -> SnapshotId {
     let facts = cloud.snapshot(&id).await.unwrap().unwrap();
     assert_eq!(facts.state, SnapshotState::Completed);
     assert_eq!(facts.tags, spec.tags);
-    let reused = cloud.snapshot_tagged("cos:bundle", "d1").await.unwrap().unwrap();
-    assert_eq!(reused.id, id);
-    assert_eq!(cloud.snapshot_tagged("cos:bundle", "d2").await.unwrap(), None);
+    let found = cloud.snapshots_tagged("cos:bundle", "d1").await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].id, id);
+    assert_eq!(cloud.snapshots_tagged("cos:bundle", "d2").await.unwrap(), []);
     id
 }
 

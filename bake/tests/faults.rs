@@ -4,162 +4,22 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::large_futures, reason = "a test's future may live on its stack")]
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
-use std::time::Duration;
-
-use cos_bake::base::Base;
-use cos_bake::bundle::Bundle;
-use cos_bake::cleanup::Patience;
-use cos_bake::cloud::Resource;
-use cos_bake::cloud::fake::{FakeCloud, Fault};
-use cos_bake::error::{BakeError, Exit};
-use cos_bake::events::Events;
-use cos_bake::ledger::{Begin, Ledger, Record};
-use cos_bake::lock::Lock;
-use cos_bake::manifest::Manifest;
-use cos_bake::pipeline;
-use cos_bake::plan::{self, Plan, TAG_EXPIRES_AT};
-use cos_bake::recipe::Recipe;
-use cos_bake::release::Arch;
-use cos_bake::remote::fake::FakeRemote;
-use cos_bake::run::Run;
-use cos_bake::stages::payload::Ingredients;
-use cos_bake::sweep;
-use jiff::Timestamp;
+use cos_bake::cloud::fake::Fault;
+use cos_bake::cloud::{InstanceId, Resource};
+use cos_bake::error::Exit;
+use cos_bake::ledger::Record;
 use tokio_util::sync::CancellationToken;
 
-mod support;
-
-const REGION: &str = "eu-central-1";
-
-/// Time between two polls: nothing takes time on the fakes.
-const PAUSE: Duration = Duration::from_millis(1);
-
-struct World {
-    cloud: FakeCloud,
-    remote: FakeRemote,
-    folder: tempfile::TempDir,
-    bundle: Arc<Bundle>,
-    lock: Lock,
-    dead_process: u32,
+mod faults {
+    mod images;
+    mod payloads;
+    mod plans;
+    mod support;
+    mod sweeps;
+    pub(crate) mod world;
 }
 
-impl World {
-    fn new() -> Self {
-        let cloud = FakeCloud::standard();
-        let remote = FakeRemote::new(&cloud)
-            .prints("install", r#"{"packages":["iptables-1.8.4"]}"#)
-            .prints("seal", r#"{"machine_id_sha256":"00","host_keys":[]}"#);
-        let folder = tempfile::tempdir().unwrap();
-        let bundle = Arc::new(support::bundle(folder.path()));
-        // A process that is over: a sweep must take the bake for dead.
-        let mut ended = Command::new("true").spawn().unwrap();
-        ended.wait().unwrap();
-        Self {
-            cloud,
-            remote,
-            folder,
-            bundle,
-            lock: support::lock(),
-            dead_process: ended.id(),
-        }
-    }
-
-    fn ledgers(&self) -> &Path {
-        self.folder.path()
-    }
-
-    async fn plan(&self) -> Plan {
-        let recipe = Recipe {
-            base: Base::Al2,
-            arch: Arch::X86_64,
-            name: Some("image".into()),
-            tags: BTreeMap::from([("team".into(), "platform".into())]),
-            instance_type: None,
-            subnet: None,
-            security_groups: vec![],
-            profile: None,
-            root_size_gib: None,
-            keep_payload: false,
-        };
-        plan::resolve(&recipe, &self.lock, REGION, Timestamp::now(), &self.cloud)
-            .await
-            .unwrap()
-    }
-
-    async fn bake(&self, plan: &Plan, cancel: CancellationToken) -> Result<Manifest, BakeError> {
-        let begin = Begin {
-            bake_id: plan.bake_id.clone(),
-            account: plan.account.clone(),
-            region: REGION.into(),
-            process: self.dead_process,
-            process_start: 1,
-            image_name: plan.name.clone(),
-            started_at: Timestamp::now().to_string(),
-        };
-        let ledger = Ledger::begin(self.ledgers(), begin).unwrap();
-        let logs = self.ledgers().join("logs");
-        let run = Run::new(
-            &self.cloud,
-            &self.remote,
-            Events::new(|_| {}),
-            cancel,
-            ledger,
-            logs,
-        )
-        .with_pause(PAUSE);
-        pipeline::bake(plan, &Ingredients::Built(Arc::clone(&self.bundle)), &run).await
-    }
-
-    async fn sweep(&self) -> cos_bake::cleanup::CleanupReport {
-        let request = sweep::Request::default();
-        let patience = Patience {
-            pause: PAUSE,
-            ..Patience::default()
-        };
-        let now = Timestamp::now();
-        let remains = sweep::find(&self.cloud, REGION, self.ledgers(), &request, now)
-            .await
-            .unwrap();
-        sweep::remove(
-            &self.cloud,
-            self.ledgers(),
-            &remains,
-            patience,
-            &Events::new(|_| {}),
-        )
-        .await
-        .unwrap()
-    }
-
-    /// Nothing, or one whole published image.
-    fn assert_nothing_but_a_published_image(&self, context: &str) {
-        let live = self.cloud.live();
-        let images = live
-            .iter()
-            .filter(|resource| matches!(resource, Resource::Image(_)))
-            .count();
-        if images == 0 {
-            assert_eq!(live, [], "{context}");
-            return;
-        }
-        assert_eq!(images, 1, "{context}: {live:?}");
-        for resource in &live {
-            assert!(
-                matches!(resource, Resource::Image(_) | Resource::Snapshot(_)),
-                "{context}: {live:?}"
-            );
-            let tags = self.cloud.tags(resource).unwrap();
-            assert!(
-                !tags.contains_key(TAG_EXPIRES_AT),
-                "{context}: {resource} would be swept"
-            );
-        }
-    }
-}
+use faults::world::World;
 
 /// Number of calls of a bake that goes well, before and after the plan.
 async fn calls_of_a_bake() -> (usize, usize) {
@@ -313,6 +173,37 @@ async fn a_step_that_fails_has_its_own_exit_code_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_report_that_is_none_fails_its_step() {
+    for step in ["install", "seal"] {
+        let mut world = World::new();
+        world.remote = world.remote.clone().prints(step, r#"{"packages":[]}"#);
+        let plan = world.plan().await;
+        let error = world.bake(&plan, CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.exit(), Exit::Step, "{step}");
+        assert!(error.to_string().contains("missing field"), "{error}");
+        assert_eq!(world.cloud.live(), [], "{step}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_boot_has_failed_its_boot_test() {
+    let world = World::new();
+    let plan = world.plan().await;
+    let cloud = world.cloud.clone();
+    world.cloud.on_call(move |seen| {
+        let machine = InstanceId::from(seen.subject.as_str());
+        let booted = cloud.launched(&machine);
+        let is_boot_test = booted.is_some_and(|spec| spec.tags["cos:purpose"] == "boot-test");
+        if is_boot_test && seen.operation == "ssm:DescribeInstanceInformation" {
+            cloud.shut_down_inside(&machine);
+        }
+    });
+    let error = world.bake(&plan, CancellationToken::new()).await.unwrap_err();
+    assert_eq!(error.exit(), Exit::BootTest, "{error}");
+    assert_eq!(world.cloud.live(), []);
+}
+
+#[tokio::test]
 async fn everything_made_carries_its_tags_from_the_start() {
     let world = World::new();
     let plan = world.plan().await;
@@ -324,106 +215,4 @@ async fn everything_made_carries_its_tags_from_the_start() {
         }
     });
     world.bake(&plan, CancellationToken::new()).await.unwrap();
-}
-
-#[tokio::test]
-async fn plan_changes_nothing_and_refuses_what_would_fail() {
-    let world = World::new();
-    let plan = world.plan().await;
-    assert_eq!(world.cloud.live(), []);
-    world.bake(&plan, CancellationToken::new()).await.unwrap();
-    let recipe = |base, arch| Recipe {
-        base,
-        arch,
-        name: Some("image".into()),
-        tags: BTreeMap::new(),
-        instance_type: None,
-        subnet: Some("subnet-none".into()),
-        security_groups: vec![],
-        profile: None,
-        root_size_gib: Some(1),
-        keep_payload: false,
-    };
-    let refused = async |base, arch| {
-        let recipe = recipe(base, arch);
-        plan::resolve(&recipe, &world.lock, REGION, Timestamp::now(), &world.cloud)
-            .await
-            .unwrap_err()
-    };
-    let error = refused(Base::Al2, Arch::X86_64).await;
-    assert_eq!(error.exit(), Exit::Refused);
-    for part in ["`image` is taken", "subnet-none", "1 GiB is smaller"] {
-        assert!(error.to_string().contains(part), "{part} in {error}");
-    }
-    let error = refused(Base::Al1, Arch::Arm64).await;
-    assert_eq!(error.exit(), Exit::Refused);
-    assert!(error.to_string().contains("never made for arm64"), "{error}");
-}
-
-#[tokio::test]
-async fn a_sweep_with_other_credentials_forgets_nothing() {
-    let world = World::new();
-    let mut plan = world.plan().await;
-    plan.account = "999999999999".into();
-    world.cloud.kill_at(world.cloud.call_count() + 8, Fault::After);
-    let killed = world
-        .cloud
-        .until_killed(world.bake(&plan, CancellationToken::new()))
-        .await;
-    assert!(killed.is_none());
-    world.cloud.heal();
-    let before = Record::read_all(world.ledgers()).unwrap();
-    assert!(!before[0].live.is_empty());
-    // The fake's account is another one: its resources are not this ledger's.
-    world.sweep().await;
-    assert_eq!(Record::read_all(world.ledgers()).unwrap(), before);
-}
-
-#[tokio::test]
-async fn a_sweep_leaves_look_alikes_alone() {
-    use cos_bake::cloud::{Cloud, SnapshotSpec};
-    let world = World::new();
-    let past = "2020-01-01T00:00:00Z";
-    let foreign: [&[(&str, &str)]; 5] = [
-        &[("cos:bake-id", "mine"), (TAG_EXPIRES_AT, past)],
-        &[("cos:bake-id", "cos-20200101000000-00ff00")],
-        &[(TAG_EXPIRES_AT, past)],
-        &[
-            ("cos:bake-id", "cos-20200101000000-00ff00"),
-            (TAG_EXPIRES_AT, "soon"),
-        ],
-        &[
-            ("cos:bake-id", "cos-20200101000000-00FF00"),
-            (TAG_EXPIRES_AT, past),
-        ],
-    ];
-    let tags = |tags: &[(&str, &str)]| {
-        tags.iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect::<BTreeMap<_, _>>()
-    };
-    for (number, foreign) in foreign.iter().enumerate() {
-        let token = format!("foreign-{number}");
-        let spec = SnapshotSpec {
-            size_gib: 1,
-            description: String::new(),
-            tags: tags(foreign),
-            token,
-        };
-        world.cloud.start_snapshot(&spec).await.unwrap();
-    }
-    let before = world.cloud.live();
-    let ours = tags(&[
-        ("cos:bake-id", "cos-20200101000000-00ff00"),
-        (TAG_EXPIRES_AT, past),
-    ]);
-    let spec = SnapshotSpec {
-        size_gib: 1,
-        description: String::new(),
-        tags: ours,
-        token: "ours".into(),
-    };
-    let ours = world.cloud.start_snapshot(&spec).await.unwrap();
-    assert_eq!(world.sweep().await.released, [Resource::Snapshot(ours)]);
-    assert_eq!(world.cloud.live(), before);
 }

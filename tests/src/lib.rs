@@ -6,3 +6,4 @@ pub mod demo;
 pub mod machines;
 pub mod parts;
 pub mod sandbox;
+mod work_folder;

@@ -56,7 +56,7 @@ fn ready() -> bool {
 
 fn cache() -> PathBuf {
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-    std::env::var_os("COS_SANDBOX_CACHE").map_or_else(|| home.join(".cache/cos"), PathBuf::from)
+    std::env::var_os("COS_TESTS_CACHE").map_or_else(|| home.join(".cache/cos"), PathBuf::from)
 }
 
 /// A server on loopback in place of the API: answers with the host that was asked for.
@@ -265,6 +265,39 @@ async fn looks_like_ec2(fleet: &Fleet, id: &str, address: Ipv4Addr) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_of_the_same_name_in_another_folder_is_left_alone() {
+    if !ready() {
+        return;
+    }
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let options = Options {
+        api: api().await,
+        region: "us-east-1".to_owned(),
+        authority: Arc::new(Authority::open(one.path()).unwrap()),
+    };
+    let first = Fleet::open(one.path(), "test-two", options.clone())
+        .await
+        .unwrap();
+    let refused = Fleet::open(other.path(), "test-two", options)
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        refused.to_string().contains("another state folder"),
+        "{refused:#}"
+    );
+    let listed = Command::new("ip")
+        .args(["netns", "pids", "cos-test-two"])
+        .output()
+        .unwrap();
+    assert!(
+        !listed.stdout.is_empty(),
+        "the first sandbox lost its DHCP server"
+    );
+    ends_without_trace(first, "cos-test-two").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_virtual_machine_boots_as_ec2_does() {
     if !ready() {
         return;
@@ -425,6 +458,35 @@ async fn a_container_boots_as_ec2_does() {
     until(&fleet, id, MachineState::Online, MINUTE).await;
     fleet.stop(id, MINUTE).await.unwrap();
     assert_eq!(fleet.state(id).await, Some(MachineState::Off));
+
+    // A script that runs does not hold the shutdown up, and neither does what it leaves behind.
+    fleet
+        .start(spec(id, Kind::Container, address, &disk))
+        .await
+        .unwrap();
+    until(&fleet, id, MachineState::Online, MINUTE).await;
+    sh(&fleet, id, "cloud-init status --wait >/dev/null; true").await;
+    let (scripts, off) = tokio::join!(
+        futures::future::join_all(
+            ["exec sleep 600", "sleep 600 & sleep 600"].map(|script| fleet.exec(id, script, 10 * MINUTE))
+        ),
+        async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let began = Instant::now();
+            fleet.stop(id, 5 * MINUTE).await.unwrap();
+            began.elapsed()
+        }
+    );
+    assert!(
+        scripts
+            .iter()
+            .all(|ended| ended.is_err() || ended.as_ref().is_ok_and(|it| it.status != 0))
+    );
+    eprintln!("container: off after {off:.1?}, with scripts running");
+    assert!(
+        off < MINUTE,
+        "scripts that run kept the shutdown waiting for {off:?}"
+    );
 
     // What is running at the end goes too.
     fleet

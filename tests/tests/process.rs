@@ -10,7 +10,7 @@ mod api {
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::sync::Arc;
 
 use cos_tests::api::executor::MachineChoice;
@@ -72,27 +72,17 @@ impl Scene {
     /// `cos-bake` with what a user's environment holds, and nothing of this machine's.
     fn cos_bake(&self, arguments: &[&str]) -> Command {
         let endpoint = format!("http://{}", self.running.address);
-        let mut command = Command::new(self.parts.bin.join("cos-bake"));
-        command
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("HOME", self.folder.path())
-            .env("COS_CACHE", self.parts.cache.join("cos-bake"))
-            .env("COS_MIRROR", format!("{endpoint}/_sandbox/mirror"))
-            .env("COS_TRUST_KEY", self.mirror.join("test-key.asc"))
-            .env("AWS_ENDPOINT_URL", endpoint)
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("COS_INSTANCE_PROFILE", "cos-builder")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
+        let environment = [
+            ("COS_MIRROR", format!("{endpoint}/_sandbox/mirror")),
+            ("COS_TRUST_KEY", text(&self.mirror.join("test-key.asc"))),
+            ("AWS_ENDPOINT_URL", endpoint),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("COS_INSTANCE_PROFILE", "cos-builder".to_owned()),
+        ];
+        self.parts.cos_bake(arguments, self.folder.path(), environment)
     }
 
     async fn output(&self, arguments: &[&str]) -> Output {
@@ -138,13 +128,19 @@ impl Scene {
     }
 }
 
+const INSTALLED: &str = r#"{"bundle_sha256":"","manifest_sha256":"","files":0,"bytes":0,"directories":0,"links":0,
+    "users":[],"packages":[],"phases":[]}"#;
+
+const SEALED: &str = r#"{"machine_id_sha256":"00","ssh_host_key_fingerprints":[],"instance_ids":[],"sealed_at":0,
+    "removed":0,"kept":[],"seconds":0}"#;
+
 /// What the agent on a builder would print.
 fn agent(script: &str) -> Option<String> {
     if script.contains("cos-agent\" install") {
-        return Some(r#"{"packages":[]}"#.into());
+        return Some(INSTALLED.into());
     }
     if script.contains("cos-agent seal") {
-        return Some(r#"{"machine_id_sha256":"00","host_keys":[]}"#.into());
+        return Some(SEALED.into());
     }
     script.contains("cos-agent verify").then(|| "{}".into())
 }
@@ -217,6 +213,26 @@ async fn a_bake_of_each_base_ends_with_an_image_and_nothing_else() {
         assert!(client.await.unwrap().success());
         scene.assert_nothing_left(base).await;
     }
+    scene.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_builder_starts_with_a_payload_that_was_kept() {
+    let Some(parts) = Parts::find("a_builder_starts_with_a_payload") else {
+        return;
+    };
+    let scene = Scene::new(parts).await;
+    let first = scene.output(&["ami", "--base", "al2", "--keep-payload"]).await;
+    assert!(first.status.success(), "{}", said(&first));
+    assert!(said(&first).contains("+ volume"), "{}", said(&first));
+    let second = scene.output(&["ami", "--base", "al2", "--name", "second"]).await;
+    assert!(second.status.success(), "{}", said(&second));
+    assert!(said(&second).contains("is used again"), "{}", said(&second));
+    assert!(!said(&second).contains("+ volume"), "{}", said(&second));
+    // Two images with a snapshot each, and the payload, which no sweep takes.
+    assert!(scene.output(&["sweep"]).await.status.success());
+    let state = scene.leftovers().await;
+    assert_eq!(state["leftovers"], 5, "{state:#}");
     scene.running.stop().await;
 }
 

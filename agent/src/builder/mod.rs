@@ -14,7 +14,9 @@ mod parallel;
 mod payload;
 mod report;
 mod residue;
+mod run_command;
 mod seal;
+mod unpack;
 mod verify;
 
 #[cfg(test)]

@@ -6,7 +6,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use thiserror::Error;
+
+use super::owned::{self, Plain};
 
 /// An operation on a file failed.
 #[derive(Debug, Error)]
@@ -164,6 +167,46 @@ impl Files {
             })
     }
 
+    /// Opens a file to write at its end, and makes it if there is none; it gets the mode in both cases.
+    pub fn open_to_append(&self, path: impl AsRef<Path>, mode: u32) -> Result<File, FileError> {
+        let path = self.locate(path);
+        let opened = (|| {
+            fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(mode)
+                .open(&path)?;
+            file.set_permissions(Permissions::from_mode(mode))?;
+            Ok(file)
+        })();
+        opened.map_err(|source| FileError {
+            action: "open",
+            path,
+            source,
+        })
+    }
+
+    /// Opens a terminal to write to it; none if there is none. Writing never waits for whoever reads it, and it does
+    /// not become the terminal of this process.
+    pub fn open_terminal(&self, path: impl AsRef<Path>) -> Result<Option<File>, FileError> {
+        let path = self.locate(path);
+        let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+        match OpenOptions::new()
+            .append(true)
+            .custom_flags(flags.bits())
+            .open(&path)
+        {
+            Ok(terminal) => Ok(Some(terminal)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError {
+                action: "open",
+                path,
+                source,
+            }),
+        }
+    }
+
     /// Makes a directory and its parents; an existing one gets the mode.
     pub fn make_directory(&self, path: impl AsRef<Path>, mode: u32) -> Result<(), FileError> {
         let path = self.locate(path);
@@ -195,10 +238,15 @@ impl Files {
         let temporary = directory.join(format!(".{name}.cos-new"));
         let written = (|| {
             fs::create_dir_all(&directory)?;
+            // Left by a run that died, or put there by a service that owns the directory, perhaps as a link to
+            // a file that is not its own: never opened, only replaced.
+            match fs::remove_file(&temporary) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             let mut file = OpenOptions::new()
                 .write(true)
-                .create(true)
-                .truncate(true)
+                .create_new(true)
                 .mode(0o600)
                 .open(&temporary)?;
             file.set_permissions(Permissions::from_mode(mode))?;
@@ -214,6 +262,54 @@ impl Files {
                 path,
                 source,
             }
+        })
+    }
+
+    /// Writes a file into a directory that belongs to `owner`, by number: atomic, with the owner set before the name.
+    /// Whatever the owner did there meanwhile, nothing outside the directory is touched: the directory, and what lies
+    /// at the name of the file, are never followed as links. The directory itself is made if it is absent; its
+    /// parent must exist.
+    pub fn write_for(
+        &self,
+        path: impl AsRef<Path>,
+        content: &[u8],
+        mode: u32,
+        owner: (u32, u32),
+    ) -> Result<(), FileError> {
+        let path = self.locate(path);
+        owned::write(&path, content, mode, owner).map_err(|source| FileError {
+            action: "write",
+            path,
+            source,
+        })
+    }
+
+    /// Content, mode and owner of a plain file in a directory that belongs to a user; none if there is none, or if
+    /// something else lies there: a link is not followed, and a pipe not waited for.
+    pub fn read_for(&self, path: impl AsRef<Path>) -> Result<Option<Plain>, FileError> {
+        let path = self.locate(path);
+        owned::read(&path).map_err(|source| FileError {
+            action: "read",
+            path,
+            source,
+        })
+    }
+
+    /// Makes a directory and its parents; it gets mode and owner (numbers of user and group), an existing one too.
+    /// With `contents`, so does everything in it, before the directory itself: a run that died in between begins
+    /// again. Links are given away themselves, never what they point to.
+    pub fn make_directory_for(
+        &self,
+        path: impl AsRef<Path>,
+        mode: u32,
+        owner: (u32, u32),
+        contents: bool,
+    ) -> Result<(), FileError> {
+        let path = self.locate(path);
+        owned::make_directory(&path, mode, owner, contents).map_err(|source| FileError {
+            action: "make directory",
+            path,
+            source,
         })
     }
 
@@ -271,6 +367,19 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(files.read("/etc/a").unwrap().unwrap(), b"old");
         assert_eq!(fs::read_dir(root.path().join("etc")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_in_the_way_of_the_temporary_is_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        files.write_atomic("/shadow", b"secret", 0o600).unwrap();
+        fs::create_dir(root.path().join("config")).unwrap();
+        std::os::unix::fs::symlink("../shadow", root.path().join("config/.a.cos-new")).unwrap();
+        files.write_atomic("/config/a", b"new", 0o600).unwrap();
+        assert_eq!(files.read("/shadow").unwrap().unwrap(), b"secret");
+        assert_eq!(files.read("/config/a").unwrap().unwrap(), b"new");
+        assert_eq!(files.link_target("/config/a").unwrap(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -131,28 +132,61 @@ impl Programs for RealPrograms {
                 invocation: invocation.clone(),
             });
         };
+        let end = Instant::now() + PIPES_DEADLINE;
         Ok(Output {
             status: status.code(),
-            stdout: join(stdout),
-            stderr: join(stderr),
+            stdout: stdout.until(end),
+            stderr: stderr.until(end),
         })
     }
 }
 
-type Reader = thread::JoinHandle<String>;
+/// Longest time to read what a program that has ended left in its pipes. A daemon that it started may hold them open
+/// for as long as it lives.
+const PIPES_DEADLINE: Duration = Duration::from_secs(2);
 
-fn collect(stream: Option<impl Read + Send + 'static>) -> Reader {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut stream) = stream {
-            let _ = stream.read_to_end(&mut bytes);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+/// What was read of a stream so far, and the word that it has ended.
+struct Reader {
+    read: Arc<Mutex<Vec<u8>>>,
+    ended: mpsc::Receiver<()>,
 }
 
-fn join(reader: Reader) -> String {
-    reader.join().unwrap_or_default()
+fn collect(stream: Option<impl Read + Send + 'static>) -> Reader {
+    let read = Arc::default();
+    let (end, ended) = mpsc::channel();
+    if let Some(mut stream) = stream {
+        let bytes: Arc<Mutex<Vec<u8>>> = Arc::clone(&read);
+        thread::spawn(move || {
+            let mut piece = [0; 8192];
+            loop {
+                match stream.read(&mut piece) {
+                    Ok(0) => break,
+                    Ok(count) => lock(&bytes).extend_from_slice(&piece[..count]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => break,
+                }
+            }
+            // Nobody listens once the deadline has passed.
+            let _ = end.send(());
+        });
+    }
+    Reader { read, ended }
+}
+
+impl Reader {
+    /// Everything up to the end of the stream, or up to a moment.
+    fn until(self, end: Instant) -> String {
+        // Both errors mean the same: no more is to be expected.
+        let _ = self
+            .ended
+            .recv_timeout(end.saturating_duration_since(Instant::now()));
+        String::from_utf8_lossy(&lock(&self.read)).into_owned()
+    }
+}
+
+fn lock(bytes: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    // Bytes are only ever appended, so a panic elsewhere leaves whole ones behind.
+    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for the child; kills it at the deadline and returns none.
@@ -186,6 +220,22 @@ mod tests {
             Err(ProgramError::Deadline { .. })
         ));
         assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_daemon_that_a_program_leaves_behind_is_not_waited_for() {
+        let shell = Invocation::new("sh", ["-c", "echo started; sleep 20 &"], Duration::from_secs(10));
+        let start = Instant::now();
+        let output = RealPrograms.run(&shell).unwrap();
+        assert_eq!((output.status, output.stdout.as_str()), (Some(0), "started\n"));
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn all_of_a_long_output_is_there() {
+        let seq = Invocation::new("seq", ["200000"], Duration::from_secs(30));
+        let output = RealPrograms.run(&seq).unwrap();
+        assert!(output.stdout.starts_with("1\n2\n") && output.stdout.ends_with("\n200000\n"));
     }
 
     #[test]

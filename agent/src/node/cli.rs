@@ -1,21 +1,25 @@
-//! Owns the arguments of `apply`, `check` and `health`, and what each prints.
-//! Touches only the two streams it is given: `out` is data, `talk` is for people.
+//! Owns the arguments of `apply` and `health`, and what each prints.
+//! Touches the two streams it is given, `out` for data and `talk` for people, and the log.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::apply::ExecuteError;
+use super::commands::{self, print_json, told};
 use super::config;
+use super::error::NodeError;
 use super::health::{self, LocalApis, LocalConsul, Probes, System};
-use super::pipeline::{self, Applied, Environment, Mode, NodeError};
+use super::log::{Defaults, Log};
+use super::pipeline::{self, Applied, Environment, Mode};
 use super::render::{RECORD, Record};
 use super::report::{BootReport, Timeline};
-use super::sources::{Document, Imds, imds};
+use super::sources::{Gathered, Imds, InstanceFacts, Parameters, ParametersError, Sources, imds};
 use super::{services, warm};
+use crate::aws::{self, Client, Settings};
 use crate::host::{Files, RealPrograms};
 
 /// Make this instance the node that its configuration describes.
@@ -24,9 +28,9 @@ pub struct ApplyArguments {
     /// Print what would change, have it judged by Consul and Nomad, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// The node's configuration, instead of /etc/cos/node.yaml or user-data.
+    /// The node's configuration, instead of all other sources; several are laid over each other.
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub config: Vec<PathBuf>,
     /// The instance metadata service.
     #[arg(long, value_name = "URL", default_value = imds::DEFAULT_URL)]
     pub imds: String,
@@ -44,36 +48,76 @@ pub struct ApplyArguments {
     pub json: bool,
 }
 
+/// Longest time for all services together to come up, where it cannot be said.
+pub(super) const DEADLINE: Duration = Duration::from_mins(5);
+
 impl ApplyArguments {
     /// Runs it.
     pub fn run(self, out: &mut dyn Write, talk: &mut dyn Write) -> Result<(), NodeError> {
+        let nothing = Arguments {
+            adapt: &mut |_| Ok(()),
+            accepted: &mut || Ok(()),
+            log: Defaults::Both,
+        };
+        self.run_with(nothing, out, talk)
+    }
+
+    /// Runs it with what the arguments of another command say besides.
+    pub(super) fn run_with(
+        self,
+        besides: Arguments,
+        out: &mut dyn Write,
+        talk: &mut dyn Write,
+    ) -> Result<(), NodeError> {
+        let files = Files::new(&self.root);
+        let mut log = Log::new(talk);
+        let ended = self.apply(besides, &files, out, &mut log);
+        if let Err(error) = &ended {
+            // Standard error hears it from whoever called.
+            log.note(&crate::error::chain(error));
+            if let Some(hint) = error.hint() {
+                log.note(&format!("hint: {hint}"));
+            }
+        }
+        ended
+    }
+
+    fn apply(
+        &self,
+        besides: Arguments,
+        files: &Files,
+        out: &mut dyn Write,
+        log: &mut Log,
+    ) -> Result<(), NodeError> {
         let mode = if self.dry_run { Mode::DryRun } else { Mode::Execute };
         if mode == Mode::Execute && self.root != std::path::Path::new("/") {
             let message =
                 "--root other than / goes with --dry-run only: services of another root cannot be started";
             return Err(NodeError::Usage(message.to_owned()));
         }
-        let files = Files::new(&self.root);
         let timeline = Timeline::new();
-        let ended = self.pass(mode, &files, &timeline, talk);
+        let ended = self.pass(mode, besides, files, &timeline, log);
         if mode == Mode::Execute {
-            let report = BootReport::new(&timeline, ended.as_ref(), &files);
+            let applied = ended.as_ref().map(|passed| &passed.applied);
+            let report = BootReport::new(&timeline, applied, files);
             // A node that cannot keep its report may still do its work.
-            if let Err(error) = report.write(&files) {
-                let _ = writeln!(talk, "note: {error}: {}", error.source);
+            if let Err(error) = report.write(files) {
+                let _ = writeln!(log, "note: {error}: {}", error.source);
             }
         }
-        self.show(mode, &ended?, out, talk)
+        self.show(&ended?, out, log)
     }
 
     /// One pass over the node.
     fn pass(
         &self,
         mode: Mode,
+        besides: Arguments,
         files: &Files,
         timeline: &Timeline,
-        talk: &mut dyn Write,
-    ) -> Result<Applied, NodeError> {
+        log: &mut Log,
+    ) -> Result<Passed, NodeError> {
+        let start = Instant::now();
         if mode == Mode::Execute {
             warm::consul(files);
         }
@@ -87,26 +131,43 @@ impl ApplyArguments {
                 None
             }
         };
-        let mut imds = Imds::new(&self.imds, imds::BUDGET);
+        let imds = Imds::new(&self.imds, imds::BUDGET);
+        let parameters = ParameterStore { imds: &self.imds };
+        let sources = Sources {
+            files,
+            named: &self.config,
+            imds: Some(&imds),
+            parameters: Some(&parameters),
+        };
         // The machine is looked at while the metadata service answers.
         let (configured, outlook) = thread::scope(|scope| {
             let outlook = scope.spawn(|| {
                 let manager = manage();
                 pipeline::look_ahead(files, manager.as_deref(), &programs, timeline)
             });
-            let configured = pipeline::configure(files, self.config.as_deref(), &mut imds, timeline);
+            let configured = pipeline::configure(&sources, timeline, besides.adapt);
             let outlook = outlook
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (configured, outlook)
         });
-        let mut spec = match configured {
-            Err(NodeError::Configuration(faults)) => {
-                tell_faults(&faults, talk)?;
-                return Err(NodeError::Configuration(faults));
-            }
-            other => other?,
-        };
+        // A log for what went wrong before it is known where it should be.
+        let logged = configured.as_ref().map(|(config, _)| config.log.clone());
+        if mode == Mode::Execute {
+            log.open(files, &logged.unwrap_or_default(), besides.log);
+        }
+        let (config, gathered) = configured.map_err(|error| told(error, log))?;
+        for note in &gathered.notes {
+            let _ = writeln!(log, "note: {note}");
+        }
+        if mode == Mode::Execute {
+            (besides.accepted)()?;
+            warm::others(files, &config.role);
+        }
+        // Without a metadata service there was an error above.
+        let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
+        let aws = client(&self.imds, &facts);
+        let mut spec = config::resolve(&config, &facts, group_size(&config, &facts, &aws)?)?;
         let manager = manage();
         if mode == Mode::Execute && manager.is_none() {
             return Err(NodeError::NoServiceManager);
@@ -118,94 +179,148 @@ impl ApplyArguments {
             programs: &programs,
             manager: manager.as_deref(),
             consul: &LocalConsul::new(&self.consul),
+            secrets: &aws,
             deadline: self.deadline,
             timeline,
             outlook: Some(&outlook),
         };
-        let applied = pipeline::apply_spec(&spec, &environment, mode, |change| {
-            // What was done counts, not whether somebody reads it.
-            let _ = writeln!(talk, "{change}");
-        });
-        if let (Err(NodeError::Execute(ExecuteError::Unit { unit, .. })), Some(manager)) =
-            (&applied, &manager)
-        {
-            for line in manager.last_words(unit.name()) {
-                writeln!(talk, "  {}: {line}", unit.name())?;
-            }
-        }
-        applied
-    }
-
-    /// Shows what was done, or would be.
-    fn show(
-        &self,
-        mode: Mode,
-        applied: &Applied,
-        out: &mut dyn Write,
-        talk: &mut dyn Write,
-    ) -> Result<(), NodeError> {
-        for note in &applied.notes {
-            let _ = writeln!(talk, "note: {note}");
-        }
-        if self.json {
-            return print_json(out, applied);
-        }
-        for change in applied.changes.0.iter().filter(|_| mode == Mode::DryRun) {
-            writeln!(out, "would {change}")?;
-        }
-        let count = match applied.changes.0.len() {
-            0 => "nothing to change".to_owned(),
-            1 => "1 change".to_owned(),
-            many => format!("{many} changes"),
-        };
-        let seconds =
-            Duration::from_millis(u64::try_from(applied.milliseconds).unwrap_or(u64::MAX)).as_secs_f64();
-        writeln!(
-            out,
-            "{} {} in {}: {count}{}, {seconds:.1} s",
-            applied.roles,
-            applied.name,
-            applied.datacenter,
-            if applied.executed { "" } else { ", not carried out" },
-        )?;
-        Ok(())
-    }
-}
-
-/// Check configurations without an instance.
-#[derive(Debug, Clone, Args)]
-pub struct CheckArguments {
-    /// Documents to check.
-    #[arg(value_name = "FILE", required = true)]
-    pub files: Vec<PathBuf>,
-}
-
-impl CheckArguments {
-    /// Runs it: all faults of all documents.
-    pub fn run(self, out: &mut dyn Write, talk: &mut dyn Write) -> Result<(), NodeError> {
-        let mut faulty = 0;
-        for path in &self.files {
-            let absent = || NodeError::NoFile(path.clone());
-            // Told as it was named; read from where it is.
-            let mut document =
-                Document::from_file(&Files::new("/"), &std::path::absolute(path)?)?.ok_or_else(absent)?;
-            document.origin = super::sources::Origin::File(path.clone());
-            match config::read(&[document]) {
-                Ok(config) => writeln!(out, "{}: {} is valid", path.display(), config.role)?,
-                Err(faults) => {
-                    faulty += 1;
-                    tell_faults(&faults, talk)?;
-                }
-            }
-        }
-        if faulty > 0 {
-            return Err(NodeError::Check {
-                faulty,
-                all: self.files.len(),
+        let planned = pipeline::plan_spec(&spec, &environment, mode)?;
+        if mode == Mode::DryRun {
+            let told = commands::tell(&planned, files)?;
+            let changes = serde_json::to_value(&told).map_err(std::io::Error::from)?;
+            let disks = serde_json::to_value(&planned.disks).map_err(std::io::Error::from)?;
+            let of_disks = planned.disks.iter().flat_map(commands::disk_lines);
+            let lines = of_disks
+                .chain(told.iter().flat_map(commands::Told::lines))
+                .collect();
+            let applied = Applied::new(&spec, planned, mode, start);
+            let told = Some(DryRun {
+                changes,
+                disks,
+                lines,
             });
+            return Ok(Passed { applied, told });
         }
-        Ok(())
+        pipeline::bring_up_disks(&spec, &environment, &mut |planned| {
+            let _ = writeln!(log, "{}", planned.step);
+        })?;
+        let carried_out = pipeline::carry_out(&planned, &environment, &mut |change| {
+            // What was done counts, not whether somebody reads it.
+            let _ = writeln!(log, "{change}");
+        });
+        if let Err(error) = &carried_out {
+            for line in pipeline::last_words(error, &planned, &environment) {
+                writeln!(log, "  {line}")?;
+            }
+        }
+        carried_out?;
+        let applied = Applied::new(&spec, planned, mode, start);
+        Ok(Passed { applied, told: None })
     }
+
+    /// Shows what was done, or would be and why.
+    fn show(&self, passed: &Passed, out: &mut dyn Write, log: &mut Log) -> Result<(), NodeError> {
+        let Passed { applied, told } = passed;
+        for note in &applied.notes {
+            let _ = writeln!(log, "note: {note}");
+        }
+        log.note(&summary(applied));
+        if self.json {
+            let mut printed = serde_json::to_value(applied).map_err(std::io::Error::from)?;
+            if let Some(told) = told {
+                printed["changes"] = told.changes.clone();
+                printed["disks"] = told.disks.clone();
+            }
+            return print_json(out, &printed);
+        }
+        for line in told.iter().flat_map(|told| &told.lines) {
+            writeln!(out, "{line}")?;
+        }
+        writeln!(out, "{}", summary(applied)).map_err(NodeError::Output)
+    }
+}
+
+/// What came of a pass.
+struct Passed {
+    applied: Applied,
+    /// In a dry run, what would be done and why.
+    told: Option<DryRun>,
+}
+
+/// A dry run, ready to be printed.
+struct DryRun {
+    changes: serde_json::Value,
+    disks: serde_json::Value,
+    lines: Vec<String>,
+}
+
+/// The agent's client of AWS, for this instance.
+pub(super) fn client(imds: &str, facts: &InstanceFacts) -> Client {
+    Client::new(Settings {
+        domain: Some(facts.domain.clone()),
+        imds: Some(imds.to_owned()),
+        ..Settings::new(&facts.region, aws::Environment::of_process())
+    })
+}
+
+/// Parameters of Systems Manager, asked for when it is known where the instance is.
+pub(super) struct ParameterStore<'a> {
+    pub(super) imds: &'a str,
+}
+
+impl Parameters for ParameterStore<'_> {
+    fn get(
+        &self,
+        names: &[&str],
+        facts: &InstanceFacts,
+    ) -> Result<BTreeMap<String, String>, ParametersError> {
+        client(self.imds, facts).get(names, facts)
+    }
+}
+
+/// How many instances the Auto Scaling group should have, where the configuration asks for that. It is never assumed:
+/// who belongs to no group must say the number.
+pub(super) fn group_size(
+    config: &config::NodeConfig,
+    facts: &InstanceFacts,
+    aws: &Client,
+) -> Result<Option<u32>, NodeError> {
+    if !config::asks_for_group(config) {
+        return Ok(None);
+    }
+    let Some(member) = aws.describe_auto_scaling_instance(&facts.instance_id)? else {
+        return Ok(None);
+    };
+    let group = aws.describe_auto_scaling_group(&member.group)?;
+    Ok(group.map(|group| group.desired))
+}
+
+/// One line that says what came of it.
+fn summary(applied: &Applied) -> String {
+    let count = match applied.changes.0.len() {
+        0 => "nothing to change".to_owned(),
+        1 => "1 change".to_owned(),
+        many => format!("{many} changes"),
+    };
+    let seconds =
+        Duration::from_millis(u64::try_from(applied.milliseconds).unwrap_or(u64::MAX)).as_secs_f64();
+    format!(
+        "{} {} in {}: {count}{}, {seconds:.1} s",
+        applied.roles,
+        applied.name,
+        applied.datacenter,
+        if applied.executed { "" } else { ", not carried out" },
+    )
+}
+
+/// What the arguments of another command than `apply` say of the node.
+pub(super) struct Arguments<'a> {
+    /// Lays it over what the sources say.
+    pub(super) adapt: &'a mut dyn FnMut(&mut Gathered) -> Result<(), NodeError>,
+    /// Keeps it, once it is known to be valid and before anything changes.
+    pub(super) accepted: &'a mut dyn FnMut() -> Result<(), NodeError>,
+    /// Whether there is a log that nobody asked for.
+    pub(super) log: Defaults,
 }
 
 /// Prove that this node does its work.
@@ -269,17 +384,4 @@ impl HealthArguments {
             deadline: self.deadline,
         })
     }
-}
-
-fn tell_faults(faults: &config::Faults, talk: &mut dyn Write) -> Result<(), NodeError> {
-    faults
-        .0
-        .iter()
-        .try_for_each(|fault| writeln!(talk, "{fault}"))
-        .map_err(NodeError::Output)
-}
-
-fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> Result<(), NodeError> {
-    serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
-    writeln!(out).map_err(NodeError::Output)
 }

@@ -47,6 +47,25 @@ pub(crate) fn put(agent: &ureq::Agent, url: &str, header: (&str, &str)) -> Resul
     read(agent.put(url).header(header.0, header.1).send_empty()?)
 }
 
+/// Sends anything else: a method, headers, and a body of JSON if there is one.
+pub(crate) fn send(
+    agent: &ureq::Agent,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: Option<Vec<u8>>,
+) -> Result<Answer, ureq::Error> {
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = match body {
+        Some(body) => agent.run(request.header("Content-Type", "application/json").body(body)?)?,
+        None => agent.run(request.body(())?)?,
+    };
+    read(response)
+}
+
 /// What time a server says it is, in whatever answer: its header `Date`.
 pub(crate) fn date(agent: &ureq::Agent, url: &str) -> Option<String> {
     let response = agent.get(url).call().ok()?;

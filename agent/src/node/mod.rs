@@ -1,26 +1,42 @@
-//! Owns what the agent does on a node: apply, check, health. Touches `host`, the metadata service and local HTTP.
+//! Owns what the agent does on a node: apply, check, health, drain, watch. Touches `host`, the metadata service and local HTTP.
 
+pub mod accounts;
 pub mod apply;
 pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod disks;
 pub mod doctor;
+pub mod drain;
+mod error;
 pub mod health;
 mod http;
+mod log;
+mod notes;
 mod pipeline;
 pub mod render;
 pub mod report;
+pub mod secrets;
 pub mod services;
+pub mod shims;
 pub mod sources;
-mod wait;
+pub(crate) mod wait;
 mod warm;
+pub mod watch;
 
 use std::path::Path;
 
+use accounts::Accounts;
 use config::{NodeConfig, Role};
-use render::Versions;
+use render::{Installed, Versions};
+use secrets::Fetched;
 use sources::InstanceFacts;
 
-pub use pipeline::{Applied, Environment, Mode, NodeError, Outlook, apply_spec, configure, look_ahead};
+pub use error::NodeError;
+pub use pipeline::{
+    Applied, Environment, Mode, Outlook, Planned, apply_spec, apply_spec_with_last_words, configure,
+    look_ahead, plan_spec,
+};
 
 use crate::host::{Files, Invocation};
 
@@ -37,15 +53,20 @@ pub fn render_for_validation(
     directory: &Path,
 ) -> Result<Vec<Invocation>, NodeError> {
     let spec = config::resolve(&sample(role)?, facts, None)?;
-    let desired = render::render(&spec, versions)?;
+    let installed = Installed {
+        versions: *versions,
+        accounts: Accounts::read(files)?,
+    };
+    let desired = render::render(&spec, &installed, &Fetched::default())?;
     apply::write_tree(&desired, directory)?;
-    let validators = apply::validators(&desired, files, directory);
+    let validators = apply::validators(&desired, versions, files, directory);
     Ok(validators.into_iter().map(|(_, invocation)| invocation).collect())
 }
 
 /// What a usual user says of a node of this role.
 fn sample(role: Role) -> Result<NodeConfig, NodeError> {
     let own = match role {
+        Role::ConsulClient => r#""consul": {"retry_join": JOIN}"#,
         Role::ConsulServer => r#""consul": {"bootstrap_expect": 3, "retry_join": JOIN}"#,
         Role::NomadServer => r#""consul": {"retry_join": JOIN}, "nomad": {"bootstrap_expect": 3}"#,
         Role::NomadClient => r#""consul": {"retry_join": JOIN}, "docker": {"privileged": true}"#,

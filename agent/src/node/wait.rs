@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,26 @@ pub(crate) enum WaitError<E> {
 pub(crate) fn until<T, E>(
     deadline: Duration,
     backoff: Backoff,
+    probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
+) -> Result<T, WaitError<E>> {
+    pausing(deadline, backoff, |pause, left| jitter(pause).min(left), probe)
+}
+
+/// As [`until`], for a service that many nodes share: each pause is any length up to the longest that both backoff
+/// and deadline allow ("full jitter"), so that nodes that were refused together do not come back together, and the
+/// last probe still has some time left.
+pub(crate) fn until_spread<T, E>(
+    deadline: Duration,
+    backoff: Backoff,
+    probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
+) -> Result<T, WaitError<E>> {
+    pausing(deadline, backoff, |pause, left| share(pause.min(left)), probe)
+}
+
+fn pausing<T, E>(
+    deadline: Duration,
+    backoff: Backoff,
+    length: impl Fn(Duration, Duration) -> Duration,
     mut probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
 ) -> Result<T, WaitError<E>> {
     let start = Instant::now();
@@ -68,17 +89,70 @@ pub(crate) fn until<T, E>(
                 last_reason,
             });
         }
-        thread::sleep(jitter(pause).min(left));
+        thread::sleep(length(pause, left));
         pause = (pause * 2).min(backoff.longest);
+    }
+}
+
+/// Something that may ring when it is worth looking again.
+pub(crate) trait Bell {
+    /// Returns when it rings, or after `longest`.
+    fn wait(&mut self, longest: Duration);
+}
+
+/// As [`until`], with pauses that end as soon as `bell` rings. `longest` is the pause where nothing rings: what the
+/// bell announces may also have happened without it.
+pub(crate) fn until_rung<T, E>(
+    deadline: Duration,
+    longest: Duration,
+    bell: &mut dyn Bell,
+    mut probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
+) -> Result<T, WaitError<E>> {
+    let start = Instant::now();
+    loop {
+        let last_reason = match probe().map_err(WaitError::Probe)? {
+            ControlFlow::Break(ready) => return Ok(ready),
+            ControlFlow::Continue(reason) => reason,
+        };
+        let left = deadline.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(WaitError::Deadline {
+                after: start.elapsed(),
+                last_reason,
+            });
+        }
+        bell.wait(longest.min(left));
+    }
+}
+
+/// Waits in silence, for a bell that cannot ring.
+pub(crate) fn pause(time: Duration) {
+    thread::sleep(time);
+}
+
+/// Waits for a message, or until `pause` has passed. Without a sender that is left it only pauses.
+pub(crate) fn message<T>(messages: &mpsc::Receiver<T>, pause: Duration) -> Option<T> {
+    match messages.recv_timeout(pause) {
+        Ok(message) => Some(message),
+        Err(mpsc::RecvTimeoutError::Timeout) => None,
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            thread::sleep(pause);
+            None
+        }
     }
 }
 
 /// Between a half and all of `pause`.
 fn jitter(pause: Duration) -> Duration {
+    pause / 2 + share(pause / 2)
+}
+
+/// Between nothing and all of `pause`.
+fn share(pause: Duration) -> Duration {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u8(0);
-    let share = u32::try_from(hasher.finish() % 512).unwrap_or(0);
-    pause / 2 + pause / 1024 * share
+    let share = u32::try_from(hasher.finish() % 1024).unwrap_or(0);
+    pause / 1024 * share
 }
 
 #[cfg(test)]
@@ -110,5 +184,26 @@ mod tests {
             let pause = jitter(Duration::from_millis(100));
             assert!((50..=100).contains(&pause.as_millis()), "{pause:?}");
         }
+    }
+
+    #[test]
+    fn shares_fill_the_whole_pause() {
+        let pause = Duration::from_millis(100);
+        let shares: Vec<_> = (0..400).map(|_| share(pause)).collect();
+        assert!(shares.iter().all(|share| *share < pause));
+        for quarter in 0..4 {
+            let inside = |share: &&Duration| share.as_millis() / 25 == quarter;
+            assert!(shares.iter().filter(inside).count() > 40, "quarter {quarter}");
+        }
+    }
+
+    #[test]
+    fn a_spread_wait_ends_at_its_deadline_too() {
+        let start = Instant::now();
+        let ended: Result<(), WaitError<Infallible>> = until_spread(Duration::from_millis(50), QUICK, || {
+            Ok(ControlFlow::Continue("no".to_owned()))
+        });
+        assert!(matches!(ended, Err(WaitError::Deadline { .. })));
+        assert!(start.elapsed() < Duration::from_secs(2));
     }
 }

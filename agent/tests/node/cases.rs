@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cos_agent::node::accounts::{Accounts, User};
 use cos_agent::node::config;
-use cos_agent::node::render::{self, Versions};
+use cos_agent::node::render::{self, DesiredState, Init, Installed, Version, Versions};
+use cos_agent::node::secrets::Fetched;
 use cos_agent::node::sources::{Document, InstanceFacts, Origin};
 
 fn folders(reject: bool) -> Vec<PathBuf> {
@@ -31,6 +33,59 @@ fn updating() -> bool {
     std::env::var_os("UPDATE_CASES").is_some()
 }
 
+/// Versions of the case, on a machine with the usual users.
+fn installed(folder: &Path) -> Installed {
+    let versions: BTreeMap<String, Version> =
+        serde_json::from_slice(&fs::read(folder.join("versions.json")).unwrap()).unwrap();
+    let users = [
+        ("root", 0, "/root"),
+        ("consul", 990, "/opt/consul"),
+        ("nomad", 991, "/opt/nomad"),
+        ("hashi", 992, "/home/hashi"),
+        ("ec2-user", 1000, "/home/ec2-user"),
+    ];
+    let user = |(name, number, home): (&str, u32, &str)| {
+        let home = home.to_owned();
+        let user = User {
+            uid: number,
+            gid: number,
+            home,
+        };
+        (name.to_owned(), user)
+    };
+    Installed {
+        versions: Versions {
+            consul: versions["consul"],
+            nomad: versions["nomad"],
+            init: versions
+                .get("systemd")
+                .map_or(Init::Unknown, |version| Init::Systemd(*version)),
+        },
+        accounts: Accounts {
+            users: users.map(user).into(),
+            groups: users.map(|(name, number, _)| (name.to_owned(), number)).into(),
+        },
+    }
+}
+
+/// Who owns what, and what must not be there.
+fn owners(desired: &DesiredState) -> String {
+    let mut lines = Vec::new();
+    for (path, directory) in &desired.directories {
+        lines.push(format!(
+            "{:04o} {}:{} {path}/",
+            directory.mode, directory.user, directory.group
+        ));
+    }
+    for (path, file) in &desired.files {
+        lines.push(match file {
+            Some(file) => format!("{:04o} {}:{} {path}", file.mode, file.user, file.group),
+            None => format!("absent {path}"),
+        });
+    }
+    lines.join("\n") + "\n"
+}
+
 #[test]
 fn a_case_renders_exactly_what_is_expected() {
     for folder in folders(false) {
@@ -39,14 +94,9 @@ fn a_case_renders_exactly_what_is_expected() {
             Ok(json) => serde_json::from_slice(&json).unwrap(),
             Err(_) => InstanceFacts::sample(),
         };
-        let versions: BTreeMap<String, render::Version> =
-            serde_json::from_slice(&fs::read(folder.join("versions.json")).unwrap()).unwrap();
-        let versions = Versions {
-            consul: versions["consul"],
-            nomad: versions["nomad"],
-        };
         let config = config::read(&[document(&folder)]).unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
-        let desired = render::render(&config::resolve(&config, &facts, None).unwrap(), &versions).unwrap();
+        let spec = config::resolve(&config, &facts, None).unwrap();
+        let desired = render::render(&spec, &installed(&folder), &Fetched::placeholders(&spec)).unwrap();
         let mut rendered = BTreeMap::new();
         for (path, file) in &desired.files {
             if let Some(file) = file {
@@ -54,13 +104,20 @@ fn a_case_renders_exactly_what_is_expected() {
             }
         }
         let expected = folder.join("expected");
+        let owners = owners(&desired);
         if updating() {
             let _ = fs::remove_dir_all(&expected);
+            fs::write(folder.join("owners.txt"), &owners).unwrap();
             for (path, content) in &rendered {
                 fs::create_dir_all(expected.join(path).parent().unwrap()).unwrap();
                 fs::write(expected.join(path), content).unwrap();
             }
         }
+        assert_eq!(
+            owners,
+            fs::read_to_string(folder.join("owners.txt")).unwrap(),
+            "{name}"
+        );
         let stored = tree(&expected);
         let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&rendered), names(&stored), "{name}");
@@ -78,9 +135,20 @@ fn a_case_renders_exactly_what_is_expected() {
 fn a_rejected_case_tells_exactly_these_faults() {
     for folder in folders(true) {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        let faults = config::read(&[document(&folder)]).expect_err(&name);
-        let told: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
-        let told = told.join("\n") + "\n";
+        let told = match config::read(&[document(&folder)]) {
+            Err(faults) => faults
+                .0
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n"),
+            // What a document may say, and these versions cannot do.
+            Ok(config) => {
+                let spec = config::resolve(&config, &InstanceFacts::sample(), None).unwrap();
+                let rendered = render::render(&spec, &installed(&folder), &Fetched::placeholders(&spec));
+                rendered.expect_err(&name).to_string()
+            }
+        } + "\n";
         let expected = folder.join("expected-error.txt");
         if updating() {
             fs::write(&expected, &told).unwrap();

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use cos_agent::node::apply::{Change, Executor, Ports, diff, observe};
 use cos_agent::node::config::{self, NodeSpec, Role};
-use cos_agent::node::render::{self, CONSUL_CONFIGURATION, DesiredState, Version, Versions};
+use cos_agent::node::render::{self, CONSUL_CONFIGURATION, DesiredState, Versions};
 use cos_agent::node::report::{Decision, Timeline};
+use cos_agent::node::secrets::Fetched;
 use cos_agent::node::sources::{Document, InstanceFacts, Origin};
 use cos_agent::node::{Applied, Environment, Mode, NodeError, apply_spec};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use crate::machine::{Binaries, Machine};
+use crate::machine::{self, Binaries, Machine, Store};
+use crate::secrets::{all_roles, everything_secret, secrets};
 
-fn spec(document: &str) -> NodeSpec {
+pub(crate) fn spec(document: &str) -> NodeSpec {
     let document = Document {
         origin: Origin::UserData,
         bytes: document.into(),
@@ -60,6 +62,7 @@ fn apply_recorded(
         programs: binaries,
         manager: Some(machine),
         consul: machine,
+        secrets: &Store::default(),
         deadline: Duration::from_secs(1),
         timeline,
         outlook: None,
@@ -67,9 +70,32 @@ fn apply_recorded(
     apply_spec(spec, &environment, mode, |_| {})
 }
 
+/// What a node should be, and what it is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) spec: NodeSpec,
+    pub(crate) versions: Versions,
+    pub(crate) secrets: Store,
+}
+
+impl Wanted {
+    fn new(spec: NodeSpec, versions: Versions) -> Self {
+        Self {
+            spec,
+            versions,
+            secrets: Store::default(),
+        }
+    }
+
+    pub(crate) fn on(&self, machine: &Machine) -> DesiredState {
+        let secrets = Fetched::fetch(&self.spec, &self.secrets, &machine.files).unwrap();
+        render::render(&self.spec, &machine.installed(self.versions), &secrets).unwrap()
+    }
+}
+
 /// Carries out the first `steps` changes and dies; tells whether that were all.
-fn die_after(machine: &Machine, spec: &NodeSpec, versions: Versions, steps: usize) -> bool {
-    let desired = render::render(spec, &versions).unwrap();
+pub(crate) fn die_after(machine: &Machine, wanted: &Wanted, steps: usize) -> bool {
+    let desired = wanted.on(machine);
     let changes = diff(
         &desired,
         &observe(&desired, &machine.files, Some(machine)).unwrap(),
@@ -89,14 +115,18 @@ fn die_after(machine: &Machine, spec: &NodeSpec, versions: Versions, steps: usiz
 }
 
 fn versions(nomad: (u32, u32, u32)) -> Versions {
-    Versions {
-        consul: Version::new(1, 21, 5),
-        nomad: Version::new(nomad.0, nomad.1, nomad.2),
-    }
+    machine::versions((1, 21, 5), nomad)
 }
 
-/// Files are what they should be, and each unit runs with them and nothing else.
-fn assert_converged(machine: &Machine, desired: &DesiredState, story: &str) {
+/// Directories and files are what they should be, and each unit runs with them and nothing else.
+pub(crate) fn assert_converged(machine: &Machine, desired: &DesiredState, story: &str) {
+    for (path, directory) in &desired.directories {
+        assert_eq!(
+            machine.files.mode(path).unwrap(),
+            Some(directory.mode),
+            "{path} {story}"
+        );
+    }
     for (path, file) in &desired.files {
         let content = machine.files.read(path).unwrap();
         assert_eq!(
@@ -104,6 +134,8 @@ fn assert_converged(machine: &Machine, desired: &DesiredState, story: &str) {
             file.as_ref().map(|file| file.content.as_slice()),
             "{path} {story}"
         );
+        let mode = file.as_ref().map(|file| file.mode);
+        assert_eq!(machine.files.mode(path).unwrap(), mode, "{path} {story}");
     }
     for (unit, wanted) in &desired.units {
         let seen = machine.units.borrow()[unit.name()].clone();
@@ -114,16 +146,15 @@ fn assert_converged(machine: &Machine, desired: &DesiredState, story: &str) {
             seen.runs_with, with,
             "{unit:?} runs with other content than it should, {story}"
         );
-        if let (render::DesiredUnit::Running(Some(with)), Some(content)) = (wanted, &seen.runs_with) {
-            let files = with.files.iter().map(|path| desired.files[path].as_ref());
-            let desired: Vec<_> = files.map(|file| file.map(|file| file.content.clone())).collect();
-            assert_eq!(*content, desired, "{unit:?} {story}");
+        if let (render::DesiredUnit::Running(Some(with)), Some(read)) = (wanted, &seen.runs_with) {
+            let reloaded = with.reloads.iter().flat_map(|reloads| &reloads.files);
+            for path in with.files.iter().chain(reloaded) {
+                let content = desired.files[path].as_ref().map(|file| file.content.clone());
+                assert_eq!(read[path.as_str()], content, "{unit:?} {path} {story}");
+            }
         }
     }
 }
-
-/// What a node should be, and what is installed on it.
-type Wanted = (NodeSpec, Versions);
 
 /// What may happen between the death of one run and the next.
 #[derive(Debug, Clone, Copy)]
@@ -137,67 +168,76 @@ enum Meanwhile {
 fn killed_after_every_change_the_next_run_converges() {
     let old = versions((1, 7, 7));
     let today = versions((1, 11, 0));
+    let plain = |spec| Wanted::new(spec, today);
+    let secret = |generation| Wanted {
+        spec: everything_secret(),
+        versions: today,
+        secrets: secrets(generation),
+    };
     // From what, to what, and what is wanted after the death: the same, or what it was before.
     let stories: Vec<(&str, Option<Wanted>, Wanted)> = vec![
-        ("consul server from nothing", None, (consul_server(3), today)),
-        ("nomad server from nothing", None, (nomad_server(3), today)),
-        ("nomad client from nothing", None, (nomad_client("a"), today)),
+        ("consul server from nothing", None, plain(consul_server(3))),
+        ("nomad server from nothing", None, plain(nomad_server(3))),
+        ("nomad client from nothing", None, plain(nomad_client("a"))),
+        ("everything secret from nothing", None, secret(1)),
         (
             "more servers",
-            Some((nomad_server(3), today)),
-            (nomad_server(5), today),
+            Some(plain(nomad_server(3))),
+            plain(nomad_server(5)),
         ),
         (
             "another pool",
-            Some((nomad_client("a"), today)),
-            (nomad_client("b"), today),
+            Some(plain(nomad_client("a"))),
+            plain(nomad_client("b")),
         ),
         (
             "new version",
-            Some((nomad_client("a"), old)),
-            (nomad_client("a"), today),
+            Some(Wanted::new(nomad_client("a"), old)),
+            plain(nomad_client("a")),
         ),
         (
             "client to server",
-            Some((nomad_client("a"), today)),
-            (nomad_server(3), today),
+            Some(plain(nomad_client("a"))),
+            plain(nomad_server(3)),
         ),
         (
             "client to consul server",
-            Some((nomad_client("a"), today)),
-            (consul_server(3), today),
+            Some(plain(nomad_client("a"))),
+            plain(consul_server(3)),
         ),
         (
             "consul server to client",
-            Some((consul_server(3), today)),
-            (nomad_client("a"), today),
+            Some(plain(consul_server(3))),
+            plain(nomad_client("a")),
         ),
+        ("new secrets", Some(secret(1)), secret(2)),
+        ("encryption switched on", Some(plain(all_roles())), secret(1)),
     ];
     let mut deaths = 0;
-    for (story, before, (spec, now)) in &stories {
+    for (story, before, wanted) in &stories {
         for meanwhile in [Meanwhile::Nothing, Meanwhile::UnitsCrash, Meanwhile::Reboot] {
             for back in [false, true] {
                 // Going back needs something to go back to.
-                let Some((last, last_versions)) = (if back {
+                let Some(last) = (if back {
                     before.clone()
                 } else {
-                    Some((spec.clone(), *now))
+                    Some(wanted.clone())
                 }) else {
                     continue;
                 };
                 for steps in 0.. {
                     let machine = Machine::new();
-                    if let Some((spec, versions)) = before {
-                        assert!(die_after(&machine, spec, *versions, usize::MAX));
+                    if let Some(before) = before {
+                        assert!(die_after(&machine, before, usize::MAX));
                     }
-                    let whole = die_after(&machine, spec, *now, steps);
+                    let whole = die_after(&machine, wanted, steps);
                     match meanwhile {
                         Meanwhile::Nothing => {}
                         Meanwhile::UnitsCrash => machine.crash_units(),
                         Meanwhile::Reboot => machine.reboot(),
                     }
-                    assert!(die_after(&machine, &last, last_versions, usize::MAX));
-                    let desired = render::render(&last, &last_versions).unwrap();
+                    assert!(die_after(&machine, &last, usize::MAX));
+                    let desired = last.on(&machine);
                     let story = format!("({story}, died after {steps} changes, {meanwhile:?}, back: {back})");
                     assert_converged(&machine, &desired, &story);
                     let observed = observe(&desired, &machine.files, Some(&machine)).unwrap();
@@ -250,7 +290,7 @@ fn a_unit_that_fails_is_named_and_nomad_waits_for_it() {
     // What was wrong is put right, and the next run goes on from there.
     machine.broken.borrow_mut().clear();
     apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
-    let desired = render::render(&nomad_client("a"), &versions((1, 11, 0))).unwrap();
+    let desired = Wanted::new(nomad_client("a"), versions((1, 11, 0))).on(&machine);
     assert_converged(&machine, &desired, "after a failure");
 }
 
@@ -312,11 +352,11 @@ fn after_a_reboot_nothing_is_restarted_that_need_not_be() {
         assert!(again.changes.0.is_empty(), "{:?}", again.changes);
     }
     // What changed is still noticed, and a run that died is still made good.
-    die_after(&machine, &nomad_client("b"), versions((1, 11, 0)), 2);
+    let other = Wanted::new(nomad_client("b"), versions((1, 11, 0)));
+    die_after(&machine, &other, 2);
     machine.reboot();
-    apply(&machine, &nomad_client("b"), &Binaries::TODAY, Mode::Execute).unwrap();
-    let desired = render::render(&nomad_client("b"), &versions((1, 11, 0))).unwrap();
-    assert_converged(&machine, &desired, "after a death and a boot");
+    apply(&machine, &other.spec, &Binaries::TODAY, Mode::Execute).unwrap();
+    assert_converged(&machine, &other.on(&machine), "after a death and a boot");
 }
 
 #[test]
@@ -418,7 +458,7 @@ fn what_does_not_run_yet_judges_by_its_start_and_is_stopped_if_it_refuses() {
         machine.broken.borrow_mut().clear();
         machine.restless.borrow_mut().clear();
         apply(&machine, &nomad_client("a"), &strict, Mode::Execute).unwrap();
-        let desired = render::render(&nomad_client("a"), &versions((1, 11, 0))).unwrap();
+        let desired = Wanted::new(nomad_client("a"), versions((1, 11, 0))).on(&machine);
         assert_converged(&machine, &desired, how);
     }
 }
@@ -507,7 +547,7 @@ fn an_edited_file_is_put_right_and_its_unit_restarted() {
         .unwrap();
     machine.crash_units();
     apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
-    let desired = render::render(&spec, &versions((1, 11, 0))).unwrap();
+    let desired = Wanted::new(spec, versions((1, 11, 0))).on(&machine);
     assert_converged(&machine, &desired, "after an edit");
 }
 
@@ -575,6 +615,7 @@ fn document() -> impl Strategy<Value = Json> {
                 "ecr": {"registries": [{"region": "us-east-1"}]},
             });
             match role {
+                Role::ConsulClient => {}
                 Role::ConsulServer => document["consul"]["bootstrap_expect"] = json!(expect),
                 Role::NomadServer => {
                     document["nomad"] = json!({"bootstrap_expect": expect, "region": region});
@@ -594,9 +635,10 @@ proptest! {
 
     #[test]
     fn json_says_what_was_meant_and_rendering_repeats_itself(document in document()) {
-        let spec = spec(&document.to_string());
-        let desired = render::render(&spec, &versions((1, 11, 0))).unwrap();
-        prop_assert_eq!(&desired, &render::render(&spec, &versions((1, 11, 0))).unwrap());
+        let wanted = Wanted::new(spec(&document.to_string()), versions((1, 11, 0)));
+        let machine = Machine::new();
+        let desired = wanted.on(&machine);
+        prop_assert_eq!(&desired, &wanted.on(&machine));
         let consul = desired.files[CONSUL_CONFIGURATION].as_ref().unwrap();
         let consul: Json = serde_json::from_slice(&consul.content).unwrap();
         prop_assert_eq!(&consul["bootstrap_expect"], &document["consul"]["bootstrap_expect"]);
@@ -611,9 +653,9 @@ proptest! {
     #[test]
     fn after_an_apply_nothing_differs(document in document()) {
         let machine = Machine::new();
-        let spec = spec(&document.to_string());
-        let desired = render::render(&spec, &versions((1, 11, 0))).unwrap();
-        prop_assert!(die_after(&machine, &spec, versions((1, 11, 0)), usize::MAX));
+        let wanted = Wanted::new(spec(&document.to_string()), versions((1, 11, 0)));
+        let desired = wanted.on(&machine);
+        prop_assert!(die_after(&machine, &wanted, usize::MAX));
         let observed = observe(&desired, &machine.files, Some(&machine)).unwrap();
         prop_assert!(diff(&desired, &observed).0.is_empty());
     }
@@ -622,12 +664,12 @@ proptest! {
     #[test]
     fn with_any_files_written_and_any_not_the_next_run_converges(mask in any::<u32>(), back in any::<bool>()) {
         let machine = Machine::new();
-        let (before, after) = (nomad_client("a"), nomad_client("b"));
-        let today = versions((1, 11, 0));
+        let wanted = |pool| Wanted::new(nomad_client(pool), versions((1, 11, 0)));
+        let (before, after) = (wanted("a"), wanted("b"));
         if back {
-            prop_assert!(die_after(&machine, &before, today, usize::MAX));
+            prop_assert!(die_after(&machine, &before, usize::MAX));
         }
-        let desired = render::render(&after, &today).unwrap();
+        let desired = after.on(&machine);
         let changes = diff(&desired, &observe(&desired, &machine.files, Some(&machine)).unwrap());
         let ports = Ports { files: &machine.files, manager: &machine, consul: &machine };
         let executor = Executor::new(ports, Duration::from_secs(1));
@@ -642,7 +684,7 @@ proptest! {
         }
         machine.crash_units();
         let last = if back { &before } else { &after };
-        prop_assert!(die_after(&machine, last, today, usize::MAX));
-        assert_converged(&machine, &render::render(last, &today).unwrap(), "some files written");
+        prop_assert!(die_after(&machine, last, usize::MAX));
+        assert_converged(&machine, &last.on(&machine), "some files written");
     }
 }

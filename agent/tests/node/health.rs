@@ -24,6 +24,9 @@ pub(crate) fn record(role: Role) -> Record {
         nomad_servers: (role == Role::NomadServer).then_some(3),
         consul: Version::new(1, 21, 5),
         nomad: Version::new(1, 11, 0),
+        consul_acl: false,
+        nomad_acl: false,
+        nomad_https: false,
         mounts: Vec::new(),
         dns: None,
         registries: Vec::new(),
@@ -285,4 +288,14 @@ fn what_cannot_pass_any_more_is_not_waited_for() {
     assert!(start.elapsed() < Duration::from_secs(10));
     assert!(!health.healthy);
     assert!(!reason(&health, "cni").0 && reason(&health, "docker").0);
+}
+#[test]
+fn a_consul_that_asks_for_a_token_answers() {
+    use cos_agent::node::health::{ConsulApi, LocalConsul};
+    for (status, answers) in [(200, true), (403, true), (500, false)] {
+        let server = Server::start(move |_| Response::new(status, "Permission denied"));
+        let told = LocalConsul::new(&server.url).answers();
+        assert_eq!(told.is_ok(), answers, "{told:?}");
+        assert_eq!(server.asked().len(), 1);
+    }
 }

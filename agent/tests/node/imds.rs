@@ -14,7 +14,7 @@ const IDENTITY: &str = r#"{
 }"#;
 
 /// A service as AWS describes it; the token must be the one it gave.
-fn service(request: &Request) -> Response {
+pub(crate) fn service(request: &Request) -> Response {
     if request.method == "PUT" && request.path == "/latest/api/token" {
         assert_eq!(
             request.header("X-aws-ec2-metadata-token-ttl-seconds"),
@@ -41,7 +41,7 @@ fn client(server: &Server) -> Imds {
 #[test]
 fn facts_come_with_one_token() {
     let server = Server::start(service);
-    let mut imds = client(&server);
+    let imds = client(&server);
     assert_eq!(imds.facts().unwrap(), InstanceFacts::sample());
     assert_eq!(imds.user_data().unwrap().unwrap(), b"#cloud-config\n");
     assert_eq!(server.count("PUT /latest/api/token"), 1);

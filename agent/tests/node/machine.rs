@@ -2,19 +2,43 @@
 //! as the real one does, and remembers it. Touches one temporary folder.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cos_agent::host::{Files, Invocation, Output, ProgramError, Programs};
+use cos_agent::node::accounts::Accounts;
+use cos_agent::node::config::ParameterName;
 use cos_agent::node::health::ConsulApi;
-use cos_agent::node::render::{CONSUL_CONFIGURATION, NOMAD_CONFIGURATION, NOMAD_DROP_IN};
+use cos_agent::node::render::{
+    CONSUL_CA, CONSUL_CERTIFICATE, CONSUL_CONFIGURATION, CONSUL_DROP_IN, CONSUL_GOSSIP, CONSUL_KEY,
+    CONSUL_TOKENS, Init, Installed, NOMAD_CA, NOMAD_CERTIFICATE, NOMAD_CONFIGURATION, NOMAD_DISKS_DROP_IN,
+    NOMAD_DROP_IN, NOMAD_GOSSIP, NOMAD_KEY, NOMAD_TOKENS, Version, Versions,
+};
+use cos_agent::node::secrets::{FetchError, Secret, Secrets};
 use cos_agent::node::services::{Activity, Condition, ServiceManager};
+
+/// What a unit read, by path; nothing of a file that was not there.
+pub(crate) type Read = BTreeMap<&'static str, Option<Vec<u8>>>;
 
 /// What a unit is: what it runs with, if it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Unit {
     pub(crate) enabled: bool,
-    pub(crate) runs_with: Option<Vec<Option<Vec<u8>>>>,
+    pub(crate) runs_with: Option<Read>,
 }
+
+/// What a unit reads anew when it is asked to reload.
+const RELOADED: [&str; 7] = [
+    CONSUL_TOKENS,
+    CONSUL_CA,
+    CONSUL_CERTIFICATE,
+    CONSUL_KEY,
+    NOMAD_CA,
+    NOMAD_CERTIFICATE,
+    NOMAD_KEY,
+];
+
+/// Drop-ins: read by the service manager, not by the unit.
+const DEFINITIONS: [&str; 3] = [CONSUL_DROP_IN, NOMAD_DROP_IN, NOMAD_DISKS_DROP_IN];
 
 /// Content and mode of each file, and each unit.
 type State = (BTreeMap<String, (Vec<u8>, u32)>, BTreeMap<String, Unit>);
@@ -23,12 +47,14 @@ pub(crate) struct Machine {
     pub(crate) files: Files,
     pub(crate) units: RefCell<BTreeMap<String, Unit>>,
     /// Definitions as the service manager last read them.
-    definitions: RefCell<Option<Vec<u8>>>,
+    definitions: RefCell<Read>,
     pub(crate) log: RefCell<Vec<String>>,
     /// Units that end badly whenever they are started.
     pub(crate) broken: RefCell<Vec<&'static str>>,
     /// Units that are started again and again and never come up.
     pub(crate) restless: RefCell<Vec<&'static str>>,
+    /// The last words of every unit, if they are not the usual.
+    pub(crate) farewell: RefCell<Vec<String>>,
     /// Consul runs and its API does not answer.
     pub(crate) deaf: Cell<bool>,
     boots: Cell<u32>,
@@ -54,22 +80,30 @@ impl Machine {
             .write_atomic("/etc/group", groups.as_bytes(), 0o644)
             .unwrap();
         let user = nix::unistd::getuid();
-        let users = format!("root:x:{user}:{group}::/root:/bin/sh\n");
+        let users = [
+            ("root", "/root"),
+            ("consul", "/opt/consul"),
+            ("nomad", "/opt/nomad"),
+            ("ec2-user", "/home/ec2-user"),
+        ];
+        let users = users.map(|(name, home)| format!("{name}:x:{user}:{group}::{home}:/bin/sh\n"));
         files
             .write_atomic("/proc/sys/kernel/random/boot_id", b"boot-0\n", 0o444)
             .unwrap();
         files
-            .write_atomic("/etc/passwd", users.as_bytes(), 0o644)
+            .write_atomic("/etc/passwd", users.concat().as_bytes(), 0o644)
             .unwrap();
+        files.make_directory("/home/ec2-user", 0o700).unwrap();
         let units =
             ["consul", "containerd", "docker", "nomad"].map(|name| (name.to_owned(), Unit::default()));
         Self {
             files,
             units: RefCell::new(units.into()),
-            definitions: RefCell::new(None),
+            definitions: RefCell::default(),
             log: RefCell::new(Vec::new()),
             broken: RefCell::default(),
             restless: RefCell::default(),
+            farewell: RefCell::default(),
             deaf: Cell::new(false),
             boots: Cell::new(0),
             folder,
@@ -77,12 +111,58 @@ impl Machine {
     }
 
     /// What a unit would be started with now: files from disk, definitions as they were last read.
-    pub(crate) fn would_run_with(&self, unit: &str) -> Vec<Option<Vec<u8>>> {
-        let read = |path| self.files.read(path).unwrap();
-        match unit {
-            "consul" => vec![read(CONSUL_CONFIGURATION)],
-            "nomad" => vec![read(NOMAD_CONFIGURATION), self.definitions.borrow().clone()],
-            _ => Vec::new(),
+    pub(crate) fn would_run_with(&self, unit: &str) -> Read {
+        let paths: &[&'static str] = match unit {
+            "consul" => &[
+                CONSUL_CONFIGURATION,
+                CONSUL_DROP_IN,
+                CONSUL_TOKENS,
+                CONSUL_CA,
+                CONSUL_CERTIFICATE,
+                CONSUL_KEY,
+            ],
+            "nomad" => &[
+                NOMAD_CONFIGURATION,
+                NOMAD_DROP_IN,
+                NOMAD_DISKS_DROP_IN,
+                NOMAD_TOKENS,
+                NOMAD_CA,
+                NOMAD_CERTIFICATE,
+                NOMAD_KEY,
+            ],
+            _ => &[],
+        };
+        let gossip = match unit {
+            "consul" => Some(CONSUL_GOSSIP),
+            "nomad" => Some(NOMAD_GOSSIP),
+            _ => None,
+        };
+        let definitions = self.definitions.borrow();
+        let mut read: Read = paths
+            .iter()
+            .map(|path| match definitions.get(path) {
+                _ if !DEFINITIONS.contains(path) => (*path, self.files.read(path).unwrap()),
+                definition => (*path, definition.cloned().flatten()),
+            })
+            .collect();
+        // The product copies the key into its keyring at its first start: later it only matters that there is one.
+        if let Some(path) = gossip {
+            let there = self.files.read(path).unwrap().map(|_| Vec::new());
+            read.insert(path, there);
+        }
+        read
+    }
+
+    fn read_definitions(&self) {
+        let read = |path| (path, self.files.read(path).unwrap());
+        *self.definitions.borrow_mut() = DEFINITIONS.map(read).into();
+    }
+
+    /// What of this machine decides how a spec is written.
+    pub(crate) fn installed(&self, versions: Versions) -> Installed {
+        Installed {
+            versions,
+            accounts: Accounts::read(&self.files).unwrap(),
         }
     }
 
@@ -107,7 +187,7 @@ impl Machine {
         self.files
             .write_atomic("/proc/sys/kernel/random/boot_id", id.as_bytes(), 0o444)
             .unwrap();
-        *self.definitions.borrow_mut() = self.files.read(NOMAD_DROP_IN).unwrap();
+        self.read_definitions();
         for (name, unit) in self.units.borrow_mut().iter_mut() {
             unit.runs_with = unit.enabled.then(|| self.would_run_with(name));
         }
@@ -140,7 +220,7 @@ impl Machine {
 
 impl ServiceManager for Machine {
     fn reload_definitions(&self) -> Result<(), ProgramError> {
-        *self.definitions.borrow_mut() = self.files.read(NOMAD_DROP_IN).unwrap();
+        self.read_definitions();
         Ok(())
     }
 
@@ -169,6 +249,17 @@ impl ServiceManager for Machine {
         Ok(())
     }
 
+    fn reload(&self, service: &str) -> Result<(), ProgramError> {
+        let with = self.would_run_with(service);
+        self.act("reload", service, |unit| {
+            let running = unit.runs_with.as_mut().expect("what does not run cannot reload");
+            for (path, content) in with.into_iter().filter(|(path, _)| RELOADED.contains(path)) {
+                running.insert(path, content);
+            }
+        });
+        Ok(())
+    }
+
     fn stop(&self, service: &str) -> Result<(), ProgramError> {
         self.act("stop", service, |unit| unit.runs_with = None);
         Ok(())
@@ -193,7 +284,11 @@ impl ServiceManager for Machine {
     }
 
     fn last_words(&self, service: &str) -> Vec<String> {
-        vec![format!("{service} says farewell")]
+        let farewell = self.farewell.borrow();
+        if farewell.is_empty() {
+            return vec![format!("{service} says farewell")];
+        }
+        farewell.clone()
     }
 }
 
@@ -201,6 +296,41 @@ impl ConsulApi for Machine {
     fn answers(&self) -> Result<(), String> {
         let runs = self.units.borrow()["consul"].runs_with.is_some() && !self.deaf.get();
         runs.then_some(()).ok_or_else(|| "nobody listens".to_owned())
+    }
+}
+
+/// Parameter Store in memory, which counts how often it is asked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Store {
+    pub(crate) parameters: BTreeMap<&'static str, String>,
+    pub(crate) calls: Cell<usize>,
+}
+
+impl Secrets for Store {
+    fn fetch(&self, names: &BTreeSet<ParameterName>) -> Result<BTreeMap<ParameterName, Secret>, FetchError> {
+        self.calls.set(self.calls.get() + 1);
+        let value = |name: &ParameterName| self.parameters.get(name.as_str()).cloned();
+        let missing: BTreeSet<ParameterName> = names
+            .iter()
+            .filter(|name| value(name).is_none())
+            .cloned()
+            .collect();
+        if !missing.is_empty() {
+            return Err(FetchError::Missing(missing));
+        }
+        let found = names
+            .iter()
+            .filter_map(|name| Some((name.clone(), Secret::new(value(name)?))));
+        Ok(found.collect())
+    }
+}
+
+/// Versions with nothing that starts services, as in a folder.
+pub(crate) fn versions(consul: (u32, u32, u32), nomad: (u32, u32, u32)) -> Versions {
+    Versions {
+        consul: Version::new(consul.0, consul.1, consul.2),
+        nomad: Version::new(nomad.0, nomad.1, nomad.2),
+        init: Init::Unknown,
     }
 }
 
@@ -241,7 +371,7 @@ impl Programs for Binaries {
                 let refused = self
                     .refuses
                     .is_some_and(|word| contents.iter().any(|text| text.contains(word)));
-                answer(i32::from(refused), format!("{} files read", contents.len()))
+                answer(i32::from(refused), "Configuration is valid!\n".to_owned())
             }
             other => panic!("no such program: {other:?}"),
         }

@@ -4,13 +4,25 @@
     reason = "a test that cannot go on must end, with the place where it could not"
 )]
 
+mod binaries;
 mod cases;
+mod cluster;
+mod commands;
 mod converge;
+mod dns;
 mod doctor;
+mod drop_ins;
+mod first_start;
+mod guide;
 mod health;
 mod imds;
 mod products;
+mod secrets;
+mod settings;
+mod sources;
 mod templates;
+mod watch;
 
 mod machine;
+mod nodes;
 mod server;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -10,6 +11,7 @@ pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Request {
@@ -44,6 +46,7 @@ impl Response {
 pub(crate) struct Server {
     pub(crate) url: String,
     asked: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -59,9 +62,12 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (record, handler) = (Arc::clone(&asked), Arc::new(Mutex::new(handler)));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (record, handler) = (Arc::clone(&record), Arc::clone(&handler));
+                count.fetch_add(1, Ordering::Relaxed);
                 thread::spawn(move || {
                     serve(stream, |request| {
                         record
@@ -73,12 +79,21 @@ impl Server {
                 });
             }
         });
-        Self { url, asked }
+        Self {
+            url,
+            asked,
+            connections,
+        }
     }
 
     /// `METHOD /path` of each request, in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
+    }
+
+    /// How many connections were made.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub(crate) fn count(&self, asked: &str) -> usize {
@@ -92,17 +107,15 @@ fn serve(stream: TcpStream, mut answer: impl FnMut(&Request) -> Response) {
     while let Some(request) = read(&mut reader) {
         let response = answer(&request);
         thread::sleep(response.after);
-        let head = format!(
-            "HTTP/1.1 {} X\r\nContent-Length: {}\r\n{}\r\n",
+        // One write, so that no half of the answer waits for the other's acknowledgement.
+        let answer = format!(
+            "HTTP/1.1 {} X\r\nContent-Length: {}\r\n{}\r\n{}",
             response.status,
             response.body.len(),
-            response.headers
+            response.headers,
+            response.body
         );
-        if writer
-            .write_all(head.as_bytes())
-            .and_then(|()| writer.write_all(response.body.as_bytes()))
-            .is_err()
-        {
+        if writer.write_all(answer.as_bytes()).is_err() {
             return;
         }
     }
@@ -127,15 +140,18 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         .filter_map(|line| line.split_once(':'))
         .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
         .collect();
-    let request = Request {
+    let mut request = Request {
         method,
         path,
         headers,
+        body: String::new(),
     };
     let length = request
         .header("content-length")
         .and_then(|length| length.parse().ok())
         .unwrap_or(0);
-    reader.read_exact(&mut vec![0; length]).ok()?;
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    request.body = String::from_utf8(body).unwrap();
     Some(request)
 }

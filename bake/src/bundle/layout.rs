@@ -42,6 +42,10 @@ pub(super) const OWN_FILES: &[OwnFile] = &[
         include_str!("../../../systemd/containerd.service"),
     ),
     text(
+        "/etc/systemd/system/cos-agent-watch.service",
+        include_str!("../../../systemd/cos-agent-watch.service"),
+    ),
+    text(
         "/etc/systemd/system/docker.service",
         include_str!("../../../systemd/docker.service"),
     ),
@@ -56,6 +60,10 @@ pub(super) const OWN_FILES: &[OwnFile] = &[
     script(
         "/opt/cos/sysv/containerd",
         include_str!("../../../systemd/sysv/containerd"),
+    ),
+    script(
+        "/opt/cos/sysv/cos-agent-watch",
+        include_str!("../../../systemd/sysv/cos-agent-watch"),
     ),
     script(
         "/opt/cos/sysv/docker",
@@ -124,6 +132,16 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("runc", "/opt/docker/bin"),
 ];
 
+/// Names under which the agent is another program (`agent/src/cli.rs`): Docker's credential helper, and the commands of
+/// older images, where user-data called them and by `PATH`.
+const AGENT_NAMES: &[&str] = &[
+    "/opt/consul/bin/run-consul",
+    "/opt/nomad/bin/run-nomad",
+    "/usr/local/bin/docker-credential-ecr-login",
+    "/usr/local/bin/run-consul",
+    "/usr/local/bin/run-nomad",
+];
+
 /// Plug-ins that Nomad's bridge networking calls by name; the others come along.
 const CNI_PLUGINS: &[&str] = &["bridge", "firewall", "host-local", "loopback", "portmap"];
 
@@ -155,7 +173,17 @@ pub(super) fn links() -> Vec<Link> {
         path: format!("/usr/local/bin/{name}"),
         target: format!("{folder}/{name}"),
     };
-    PROGRAMS.iter().map(link).collect()
+    let name = |path: &&str| Link {
+        path: (*path).to_owned(),
+        target: AGENT_PATH.to_owned(),
+    };
+    let mut links: Vec<Link> = PROGRAMS
+        .iter()
+        .map(link)
+        .chain(AGENT_NAMES.iter().map(name))
+        .collect();
+    links.sort_by(|one, other| one.path.cmp(&other.path));
+    links
 }
 
 /// Name of an own file inside the bundle.
@@ -238,6 +266,26 @@ mod tests {
                 directory.path
             );
         }
+    }
+
+    #[test]
+    fn the_agent_has_its_other_names() {
+        let target = |path: &str| {
+            let links = links();
+            let link = links.iter().find(|link| link.path == path);
+            link.map(|link| link.target.clone())
+        };
+        for name in ["cos-agent", "docker-credential-ecr-login"] {
+            assert_eq!(
+                target(&format!("/usr/local/bin/{name}")).as_deref(),
+                Some(AGENT_PATH),
+                "{name}"
+            );
+        }
+        assert_eq!(
+            target("/usr/local/bin/docker").as_deref(),
+            Some("/opt/docker/bin/docker")
+        );
     }
 
     #[test]

@@ -314,3 +314,23 @@ fn a_bundle_is_complete_before_it_has_its_name() {
         0o644
     );
 }
+
+#[test]
+fn a_new_bundle_takes_the_place_of_an_old_one_and_a_found_one_counts_as_used() {
+    let ingredients = Ingredients::new(0);
+    let (folder, long_ago) = (ingredients.bundles(), SystemTime::UNIX_EPOCH);
+    std::fs::create_dir(&folder).unwrap();
+    for number in 0..9 {
+        let old = File::create(folder.join(format!("{number}.tar"))).unwrap();
+        old.set_modified(long_ago).unwrap();
+    }
+    let bundle = ingredients.build().unwrap();
+    let tars = std::fs::read_dir(&folder).unwrap().flatten();
+    let tars = tars.filter(|entry| entry.path().extension().unwrap() == "tar");
+    assert_eq!(tars.count(), 4);
+    let modified = || std::fs::metadata(&bundle.path).unwrap().modified().unwrap();
+    let file = File::options().append(true).open(&bundle.path).unwrap();
+    file.set_modified(long_ago).unwrap();
+    assert!(ingredients.found().is_some());
+    assert!(modified() > long_ago);
+}

@@ -1,61 +1,22 @@
 //! Owns `FakeCloud`: a stateful cloud in memory that can fail, lose replies, go dark or die at any call.
 //! Touches nothing; for tests of this crate and of the end-to-end crate.
 
+mod faults;
+mod port;
 #[cfg(test)]
 mod tests;
 mod world;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{
-    Cloud, CloudError, CloudErrorKind, ImageFacts, ImageId, ImageSpec, ImageState, InstanceFacts, InstanceId,
-    LaunchSpec, Resource, SnapshotFacts, SnapshotId, SnapshotSpec, Subnet, Tagged, VolumeFacts, VolumeId,
-    VolumeSpec,
-};
+use super::{ImageFacts, ImageId, ImageState, InstanceId, LaunchSpec, Resource, SnapshotId, Subnet};
+use faults::Script;
+pub use faults::{Call, Fault};
 pub(crate) use world::refused;
 use world::{Image, Life, World};
-
-/// Where in a call a fault strikes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Before the effect: nothing happened.
-    Before,
-    /// After the effect: it happened, and the caller does not learn of it.
-    After,
-}
-
-/// One call that reached the fake, through either port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// Its number, from 0, over both ports.
-    pub index: usize,
-    /// Operation, such as `ec2:RunInstances`.
-    pub operation: &'static str,
-    /// What it was about: an id, a name, a script.
-    pub subject: String,
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {} {}", self.index, self.operation, self.subject)
-    }
-}
-
-type Hook = Arc<dyn Fn(&Call) + Send + Sync>;
-
-#[derive(Default)]
-struct Script {
-    calls: Vec<Call>,
-    faults: BTreeMap<usize, (Fault, CloudErrorKind)>,
-    kills: BTreeMap<usize, Fault>,
-    hook: Option<Hook>,
-    dark: bool,
-}
 
 /// A cloud in memory. Clones share one state, so a test keeps one and gives one away.
 ///
@@ -126,6 +87,7 @@ impl FakeCloud {
             state: ImageState::Available,
             reason: None,
             owner: "137112412989".to_owned(),
+            owner_alias: None,
             architecture: architecture.to_owned(),
             created: "2026-10-01T00:00:00.000Z".to_owned(),
             root_device: "/dev/xvda".to_owned(),
@@ -225,71 +187,6 @@ impl FakeCloud {
         self.set(|world| text.clone_into(&mut world.console))
     }
 
-    /// Makes call `index` fail, as a server or a network does.
-    pub fn fail_at(&self, index: usize, fault: Fault) {
-        let kind = match fault {
-            Fault::Before => CloudErrorKind::Other,
-            Fault::After => CloudErrorKind::Unreachable,
-        };
-        self.fail_at_with(index, fault, kind);
-    }
-
-    /// Makes call `index` fail with this kind of error.
-    pub fn fail_at_with(&self, index: usize, fault: Fault, kind: CloudErrorKind) {
-        locked(&self.script).faults.insert(index, (fault, kind));
-    }
-
-    /// Kills the caller at call `index`: this call and all later ones never return. See `until_killed`.
-    pub fn kill_at(&self, index: usize, fault: Fault) {
-        locked(&self.script).kills.insert(index, fault);
-    }
-
-    /// Kills the caller now.
-    pub fn kill(&self) {
-        self.dead.send_replace(true);
-    }
-
-    /// Runs the caller under test until it ends (its output) or is killed (none): then it is dropped where it stands,
-    /// and not one line of it runs again, as after SIGKILL.
-    pub async fn until_killed<T>(&self, caller: impl Future<Output = T>) -> Option<T> {
-        let mut dead = self.dead.subscribe();
-        tokio::select! {
-            biased;
-            _ = dead.wait_for(|dead| *dead) => None,
-            output = caller => Some(output),
-        }
-    }
-
-    /// Every later call fails as unreachable until `heal`.
-    pub fn go_dark(&self) {
-        locked(&self.script).dark = true;
-    }
-
-    /// Ends faults, darkness and death; what was made stays. A new caller may begin.
-    pub fn heal(&self) {
-        let mut script = locked(&self.script);
-        script.faults.clear();
-        script.kills.clear();
-        script.hook = None;
-        script.dark = false;
-        self.dead.send_replace(false);
-    }
-
-    /// Calls this at each call, before its effect, so that a test can cancel or kill. It may use the fake.
-    pub fn on_call(&self, hook: impl Fn(&Call) + Send + Sync + 'static) {
-        locked(&self.script).hook = Some(Arc::new(hook));
-    }
-
-    /// All calls so far, of both ports.
-    pub fn calls(&self) -> Vec<Call> {
-        locked(&self.script).calls.clone()
-    }
-
-    /// Number of calls so far, of both ports.
-    pub fn call_count(&self) -> usize {
-        locked(&self.script).calls.len()
-    }
-
     /// What of this account still costs money and will not go by itself: a terminating instance and the volumes that
     /// go with it are left out.
     pub fn live(&self) -> Vec<Resource> {
@@ -339,249 +236,5 @@ impl FakeCloud {
         if let Some(instance) = locked(&self.world).instances.get_mut(id) {
             instance.online_asked += 1;
         }
-    }
-
-    /// One call: counted, hooked, faulted, with its effect in the middle.
-    pub(crate) async fn call<T>(
-        &self,
-        operation: &'static str,
-        subject: impl fmt::Display,
-        effect: impl FnOnce() -> Result<T, CloudError>,
-    ) -> Result<T, CloudError> {
-        let subject = subject.to_string();
-        let (call, hook) = {
-            let mut script = locked(&self.script);
-            let call = Call {
-                index: script.calls.len(),
-                operation,
-                subject,
-            };
-            script.calls.push(call.clone());
-            (call, script.hook.clone())
-        };
-        if let Some(hook) = hook {
-            hook(&call);
-        }
-        self.gate(&call, Fault::Before).await?;
-        let result = effect();
-        self.gate(&call, Fault::After).await?;
-        result
-    }
-
-    async fn gate(&self, call: &Call, moment: Fault) -> Result<(), CloudError> {
-        tokio::task::yield_now().await;
-        let (fault, kill, dark) = {
-            let script = locked(&self.script);
-            let fault = script.faults.get(&call.index).copied();
-            (fault, script.kills.get(&call.index) == Some(&moment), script.dark)
-        };
-        if kill {
-            self.kill();
-        }
-        if *self.dead.borrow() {
-            std::future::pending::<()>().await;
-        }
-        if dark && moment == Fault::Before {
-            let message = "the fake is dark";
-            return Err(refused(
-                call.operation,
-                CloudErrorKind::Unreachable,
-                "Unreachable",
-                message,
-            ));
-        }
-        match fault {
-            Some((at, kind)) if at == moment => {
-                let message = match moment {
-                    Fault::Before => format!("injected before the effect of call {call}"),
-                    Fault::After => format!("injected: the reply of call {call} was lost"),
-                };
-                Err(refused(call.operation, kind, "InjectedFault", message))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn world<T>(
-        &self,
-        operation: &'static str,
-        subject: impl fmt::Display,
-        effect: impl FnOnce(&mut World) -> Result<T, CloudError>,
-    ) -> Result<T, CloudError> {
-        self.call(operation, subject, || effect(&mut locked(&self.world)))
-            .await
-    }
-}
-
-impl Cloud for FakeCloud {
-    async fn account(&self) -> Result<String, CloudError> {
-        self.world("sts:GetCallerIdentity", "caller", |_| {
-            Ok("123456789012".to_owned())
-        })
-        .await
-    }
-
-    async fn parameter(&self, name: &str) -> Result<Option<String>, CloudError> {
-        self.world("ssm:GetParameter", name, |world| {
-            Ok(world.parameters.get(name).cloned())
-        })
-        .await
-    }
-
-    async fn image(&self, id: &ImageId) -> Result<Option<ImageFacts>, CloudError> {
-        self.world("ec2:DescribeImages", id, |world| Ok(world.image(id)))
-            .await
-    }
-
-    async fn image_named(&self, name: &str) -> Result<Option<ImageFacts>, CloudError> {
-        self.world("ec2:DescribeImages", name, |world| Ok(world.image_named(name)))
-            .await
-    }
-
-    async fn subnets(&self) -> Result<Vec<Subnet>, CloudError> {
-        self.world("ec2:DescribeSubnets", "", |world| Ok(world.subnets.clone()))
-            .await
-    }
-
-    async fn zones_offering(&self, instance_type: &str) -> Result<Vec<String>, CloudError> {
-        self.world("ec2:DescribeInstanceTypeOfferings", instance_type, |world| {
-            let mut zones = world
-                .offerings
-                .get(instance_type)
-                .cloned()
-                .unwrap_or_else(|| world.zones());
-            zones.sort();
-            Ok(zones)
-        })
-        .await
-    }
-
-    async fn may_launch(&self, spec: &LaunchSpec) -> Result<(), CloudError> {
-        self.world("ec2:RunInstances", format!("{} (DryRun)", spec.image), |world| {
-            world.launchable(spec).map(drop)
-        })
-        .await
-    }
-
-    async fn launch(&self, spec: &LaunchSpec) -> Result<InstanceId, CloudError> {
-        self.world("ec2:RunInstances", &spec.image, |world| world.launch(spec))
-            .await
-    }
-
-    async fn instance(&self, id: &InstanceId) -> Result<Option<InstanceFacts>, CloudError> {
-        self.world("ec2:DescribeInstances", id, |world| Ok(world.instance(id)))
-            .await
-    }
-
-    async fn stop(&self, id: &InstanceId) -> Result<(), CloudError> {
-        self.world("ec2:StopInstances", id, |world| world.stop(id)).await
-    }
-
-    async fn console(&self, id: &InstanceId) -> Result<String, CloudError> {
-        self.world("ec2:GetConsoleOutput", id, |world| Ok(world.console.clone()))
-            .await
-    }
-
-    async fn start_snapshot(&self, spec: &SnapshotSpec) -> Result<SnapshotId, CloudError> {
-        self.world("ebs:StartSnapshot", &spec.description, |world| {
-            world.start_snapshot(spec)
-        })
-        .await
-    }
-
-    async fn put_block(&self, id: &SnapshotId, index: u32, data: Vec<u8>) -> Result<(), CloudError> {
-        self.world("ebs:PutSnapshotBlock", format!("{id} block {index}"), |world| {
-            world.put_block(id, index, data)
-        })
-        .await
-    }
-
-    async fn complete_snapshot(&self, id: &SnapshotId, changed_blocks: u32) -> Result<(), CloudError> {
-        self.world("ebs:CompleteSnapshot", id, |world| {
-            world.complete_snapshot(id, changed_blocks)
-        })
-        .await
-    }
-
-    async fn snapshot(&self, id: &SnapshotId) -> Result<Option<SnapshotFacts>, CloudError> {
-        self.world("ec2:DescribeSnapshots", id, |world| Ok(world.snapshot(id)))
-            .await
-    }
-
-    async fn snapshot_tagged(&self, key: &str, value: &str) -> Result<Option<SnapshotFacts>, CloudError> {
-        self.world("ec2:DescribeSnapshots", format!("{key}={value}"), |world| {
-            Ok(world.snapshot_tagged(key, value))
-        })
-        .await
-    }
-
-    async fn create_volume(&self, spec: &VolumeSpec) -> Result<VolumeId, CloudError> {
-        self.world("ec2:CreateVolume", &spec.snapshot, |world| {
-            world.create_volume(spec)
-        })
-        .await
-    }
-
-    async fn volume(&self, id: &VolumeId) -> Result<Option<VolumeFacts>, CloudError> {
-        self.world("ec2:DescribeVolumes", id, |world| Ok(world.volume(id)))
-            .await
-    }
-
-    async fn attach(&self, volume: &VolumeId, instance: &InstanceId, device: &str) -> Result<(), CloudError> {
-        let subject = format!("{volume} to {instance}");
-        self.world("ec2:AttachVolume", subject, |world| {
-            world.attach(volume, instance, device)
-        })
-        .await?;
-        // In life this is a second request: if the reply of the first is lost, it never leaves, and the volume
-        // outlives its instance.
-        locked(&self.world).delete_on_termination(volume, instance);
-        Ok(())
-    }
-
-    async fn create_image(&self, spec: &ImageSpec) -> Result<ImageId, CloudError> {
-        self.world("ec2:CreateImage", &spec.name, |world| world.create_image(spec))
-            .await
-    }
-
-    async fn tag(&self, resource: &Resource, tags: &BTreeMap<String, String>) -> Result<(), CloudError> {
-        self.world("ec2:CreateTags", resource, |world| {
-            world.tags_of(resource).map(|found| found.extend(tags.clone()))
-        })
-        .await
-    }
-
-    async fn untag(&self, resource: &Resource, keys: &[&str]) -> Result<(), CloudError> {
-        self.world("ec2:DeleteTags", resource, |world| {
-            world
-                .tags_of(resource)
-                .map(|found| found.retain(|key, _| !keys.contains(&key.as_str())))
-        })
-        .await
-    }
-
-    async fn delete(&self, resource: &Resource) -> Result<(), CloudError> {
-        let operation = match resource {
-            Resource::Instance(_) => "ec2:TerminateInstances",
-            Resource::Volume(_) => "ec2:DeleteVolume",
-            Resource::Snapshot(_) => "ec2:DeleteSnapshot",
-            Resource::Image(_) => "ec2:DeregisterImage",
-        };
-        self.world(operation, resource, |world| world.delete(resource))
-            .await
-    }
-
-    async fn tagged(&self, key: &str, value: Option<&str>) -> Result<Vec<Tagged>, CloudError> {
-        let subject = format!("{key}={}", value.unwrap_or("*"));
-        self.world("ec2:DescribeTagged", subject, |world| {
-            let fits = |tagged: &Tagged| {
-                tagged
-                    .tags
-                    .get(key)
-                    .is_some_and(|found| value.is_none_or(|value| found == value))
-            };
-            Ok(world.live().into_iter().filter(fits).collect())
-        })
-        .await
     }
 }

@@ -81,12 +81,12 @@ pub trait Cloud: Send + Sync {
         id: &SnapshotId,
     ) -> impl Future<Output = Result<Option<SnapshotFacts>, CloudError>> + Send;
 
-    /// The caller's own completed snapshot with this tag, the newest if there are several.
-    fn snapshot_tagged(
+    /// The caller's own completed snapshots with this tag, newest first.
+    fn snapshots_tagged(
         &self,
         key: &str,
         value: &str,
-    ) -> impl Future<Output = Result<Option<SnapshotFacts>, CloudError>> + Send;
+    ) -> impl Future<Output = Result<Vec<SnapshotFacts>, CloudError>> + Send;
 
     /// Makes a volume from a snapshot. The same token gives the same volume.
     fn create_volume(&self, spec: &VolumeSpec) -> impl Future<Output = Result<VolumeId, CloudError>> + Send;

@@ -211,6 +211,8 @@ pub struct ImageFacts {
     pub reason: Option<String>,
     /// Account that owns it.
     pub owner: String,
+    /// Name of that account where EC2 knows it, such as `amazon`.
+    pub owner_alias: Option<String>,
     /// `x86_64` or `arm64`.
     pub architecture: String,
     /// When it was made, as EC2 writes it (ISO 8601).
@@ -248,12 +250,20 @@ pub struct InstanceFacts {
     pub reason: Option<String>,
     /// Availability zone.
     pub zone: String,
-    /// Private address, once it has one.
-    pub private_address: Option<String>,
     /// Device name and volume of each attached volume.
     pub volumes: Vec<(String, VolumeId)>,
     /// Tags.
     pub tags: BTreeMap<String, String>,
+}
+
+impl InstanceFacts {
+    /// The volume at a device, by the name that it was attached under.
+    pub fn volume_at(&self, device: &str) -> Option<&VolumeId> {
+        self.volumes
+            .iter()
+            .find(|(name, _)| name == device)
+            .map(|(_, volume)| volume)
+    }
 }
 
 /// State of an instance.
@@ -345,6 +355,8 @@ pub struct CloudError {
 /// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloudErrorKind {
+    /// A setting of the user's is missing or wrong: region, profile, certificates.
+    Configuration,
     /// No credentials were found.
     NoCredentials,
     /// The credentials have expired or are not valid.

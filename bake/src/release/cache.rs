@@ -7,9 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use super::fetch::{Downloaded, PART_PREFIX};
 use super::{FetchEvent, Fetcher, ReleaseError};
+use crate::blocking::on_thread;
 use crate::digest::{Digest, DigestMismatch};
+use crate::folders;
 
-/// Unfinished downloads older than this are another process's remains.
+/// Unfinished files older than this are another process's remains.
 const STALE: Duration = Duration::from_hours(24);
 
 /// Archives on disk, by digest.
@@ -27,30 +29,13 @@ impl ArchiveCache {
             source,
         };
         std::fs::create_dir_all(&folder).map_err(fault)?;
-        for entry in std::fs::read_dir(&folder).map_err(fault)?.flatten() {
-            let part = entry.file_name().to_string_lossy().starts_with(PART_PREFIX);
-            let age = entry
-                .metadata()
-                .and_then(|data| data.modified())
-                .map(|at| SystemTime::now().duration_since(at));
-            if part && age.is_ok_and(|age| age.is_ok_and(|age| age > STALE)) {
-                // Another process may have removed it a moment ago: nothing is lost either way.
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
+        remove_remains(&folder).map_err(fault)?;
         Ok(Self { folder })
     }
 
-    /// cos-bake's own cache folder: `$XDG_CACHE_HOME/cos-bake`, else `~/.cache/cos-bake`.
+    /// cos-bake's own cache folder.
     pub fn default_root() -> Result<PathBuf, ReleaseError> {
-        let named = |variable| {
-            std::env::var_os(variable)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let base = named("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-        let base = base.or_else(|| named("HOME").map(|home| home.join(".cache")));
-        Ok(base.ok_or(ReleaseError::NoCacheFolder)?.join("cos-bake"))
+        folders::cache().ok_or(ReleaseError::NoCacheFolder)
     }
 
     /// Folder that downloads go to.
@@ -71,8 +56,7 @@ impl ArchiveCache {
             source,
         };
         let file = path.clone();
-        let read = tokio::task::spawn_blocking(move || Digest::of_file(&file)).await;
-        let actual = match read.map_err(io::Error::other).and_then(|result| result) {
+        let actual = match on_thread(move || Digest::of_file(&file)).await {
             Ok((actual, _)) => actual,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(fault(error)),
@@ -96,5 +80,44 @@ impl ArchiveCache {
         download.file.as_file().sync_all().map_err(fault)?;
         download.file.persist(&path).map_err(|error| fault(error.error))?;
         Ok(path)
+    }
+}
+
+/// Removes what killed processes left half-way in a folder of the cache.
+pub(crate) fn remove_remains(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let part = entry.file_name().to_string_lossy().starts_with(PART_PREFIX);
+        let age = entry
+            .metadata()
+            .and_then(|data| data.modified())
+            .map(|at| SystemTime::now().duration_since(at));
+        if part && age.is_ok_and(|age| age.is_ok_and(|age| age > STALE)) {
+            // Another process may have removed it a moment ago: nothing is lost either way.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_half_way_goes_after_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, hours: u64| {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            let age = Duration::from_hours(hours);
+            file.set_modified(SystemTime::now() - age).unwrap();
+        };
+        file(".part-old", 25);
+        file(".part-new", 1);
+        file("sha256-00", 1000);
+        remove_remains(folder.path()).unwrap();
+        let entries = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let mut left: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".part-new", "sha256-00"]);
     }
 }

@@ -29,6 +29,9 @@ pub enum ReleaseError {
     /// The mirror's address is no address.
     #[error("`{0}` is not an http or https address of a mirror")]
     MirrorAddress(String),
+    /// The mirror's address carries a user name or a password.
+    #[error("the mirror's address carries a user name or a password")]
+    MirrorSecret,
     /// The version holds characters that no release has.
     #[error("`{version}` is not a version of {product}")]
     VersionSyntax {
@@ -142,6 +145,9 @@ pub enum ReleaseError {
         /// HTTP status.
         status: reqwest::StatusCode,
     },
+    /// Upstream redirects in a circle, or from https to http.
+    #[error("a download was led astray")]
+    Redirected(#[source] reqwest::Error),
     /// The HTTP client could not be made.
     #[error("could not set up downloads")]
     Client(#[source] reqwest::Error),
@@ -255,6 +261,7 @@ impl ReleaseError {
     pub fn exit_class(&self) -> FailureClass {
         match self {
             Self::MirrorAddress(_)
+            | Self::MirrorSecret
             | Self::VersionSyntax { .. }
             | Self::NoSuchVersion { .. }
             | Self::NoArchive { .. }
@@ -274,6 +281,7 @@ impl ReleaseError {
             | Self::Archive { .. } => FailureClass::Verification,
             // A flipped byte in `SHA256SUMS` cannot come here: the signature is judged before the list is read.
             Self::Malformed { .. }
+            | Self::Redirected(_)
             | Self::TooLarge { .. }
             | Self::Unreachable { .. }
             | Self::Status { .. } => FailureClass::Network,
@@ -285,6 +293,9 @@ impl ReleaseError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::MirrorAddress(_) => "give an address such as http://127.0.0.1:8480",
+            Self::MirrorSecret => {
+                "addresses are shown and stand in cos.lock: serve the mirror where it needs no password"
+            }
             Self::VersionSyntax { .. } => "give a version such as 1.11.0, without a leading `v`",
             Self::NoSuchVersion { .. } | Self::NoArchive { .. } => {
                 "ask for a version that upstream publishes, or for none to take the latest stable one"
@@ -302,6 +313,7 @@ impl ReleaseError {
             Self::Unreachable { .. } | Self::Status { .. } => {
                 "check the network and proxy, or use a mirror (--mirror URL, COS_MIRROR)"
             }
+            Self::Redirected(_) => "check that the address is the publisher's or the mirror's own",
             Self::Client(_) => "check the proxy variables and the machine's root certificates",
             Self::NoCacheFolder => "set XDG_CACHE_HOME to a folder that can be written",
             Self::File { .. } => "check that the path exists, its permissions, and the space of its disk",

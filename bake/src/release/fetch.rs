@@ -19,6 +19,8 @@ use crate::digest::{Digest, DigestMismatch, DigestWriter};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest silence of a server in the middle of an answer.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest time of one attempt: a server that drips must not hold a bake for ever.
+const ATTEMPT_DEADLINE: Duration = Duration::from_mins(30);
 /// Attempts at one download, the first included.
 const ATTEMPTS: u32 = 5;
 /// Longest pause that a server's `Retry-After` is granted.
@@ -27,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const PROGRESS_STEP: u64 = 4 * 1024 * 1024;
 /// Largest archive taken when no size is locked: some four times today's largest.
 const ARCHIVE_LIMIT: u64 = 1024 * 1024 * 1024;
-/// Prefix of unfinished downloads.
+/// Prefix of files in the cache that are not finished.
 pub(crate) const PART_PREFIX: &str = ".part-";
 
 /// Something to tell about a download.
@@ -157,8 +159,11 @@ enum TransientFault {
 
 impl From<reqwest::Error> for Fault {
     fn from(error: reqwest::Error) -> Self {
-        if error.is_builder() || error.is_redirect() {
+        if error.is_builder() {
             return Self::Final(ReleaseError::Client(error));
+        }
+        if error.is_redirect() {
+            return Self::Final(ReleaseError::Redirected(error));
         }
         Self::Transient(TransientFault::Transport(error), None)
     }
@@ -172,6 +177,7 @@ impl Fetcher {
                 .user_agent(concat!("cos-bake/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(CONNECT_DEADLINE)
                 .read_timeout(READ_DEADLINE)
+                .timeout(ATTEMPT_DEADLINE)
                 .redirect(redirects())
         };
         let client = builder().build().map_err(ReleaseError::Client)?;
@@ -424,5 +430,26 @@ mod tests {
         ] {
             assert_eq!(is_loopback(url), loopback, "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_circle_of_redirects_is_upstreams_fault() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap());
+        let location = url.clone();
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let answer = format!(
+                "HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let fetcher = Fetcher::new(Arc::new(|_| ())).unwrap();
+        let error = fetcher.get(&url, 10).await.unwrap_err();
+        assert!(matches!(error, ReleaseError::Redirected(_)), "{error}");
+        assert_eq!(error.exit_class(), crate::release::FailureClass::Network);
     }
 }

@@ -19,7 +19,9 @@ pub mod signature;
 mod upstream;
 
 pub use cache::ArchiveCache;
+pub(crate) use cache::remove_remains;
 pub use error::{FailureClass, ReleaseError};
+pub(crate) use fetch::PART_PREFIX;
 pub use fetch::{Downloaded, FetchEvent, Fetcher, Observer};
 pub use listing::{Checksums, version_is_plain};
 pub(crate) use listing::{docker_versions, newest_github, newest_hashicorp};

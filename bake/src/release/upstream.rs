@@ -19,10 +19,17 @@ impl Upstream {
 
     /// One mirror with the layout of `_docs/architecture.md`.
     pub fn mirror(base: &str) -> Result<Self, ReleaseError> {
-        let fault = || ReleaseError::MirrorAddress(base.to_owned());
+        // An address that is none may hold a password as well, before its last `@`.
+        let fault = || {
+            let shown = base.rsplit_once('@').map_or(base, |(_, behind)| behind);
+            ReleaseError::MirrorAddress(shown.to_owned())
+        };
         let url = Url::parse(base).map_err(|_| fault())?;
         if !matches!(url.scheme(), "http" | "https") || url.query().is_some() || url.fragment().is_some() {
             return Err(fault());
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(ReleaseError::MirrorSecret);
         }
         Ok(Self {
             mirror: Some(url.as_str().trim_end_matches('/').to_owned()),
@@ -159,11 +166,33 @@ mod tests {
 
     #[test]
     fn other_addresses_are_refused() {
-        for base in ["", "mirror", "ftp://host", "file:///srv", "http://host/?x=1"] {
+        for base in [
+            "",
+            "mirror",
+            "ftp://host",
+            "file:///srv",
+            "http://host/?x=1",
+            "ftp://me:secret@host",
+        ] {
             assert!(
                 matches!(Upstream::mirror(base), Err(ReleaseError::MirrorAddress(_))),
                 "{base}"
             );
+        }
+    }
+
+    #[test]
+    fn a_password_is_refused_and_not_repeated() {
+        for base in [
+            "http://me:secret@host/",
+            "https://secret@host",
+            "http://:secret@host",
+            "http://me:secret@host/?x=1",
+            "http//me:secret@host",
+        ] {
+            let error = Upstream::mirror(base).unwrap_err();
+            let said = format!("{error} {}", error.hint().unwrap());
+            assert!(!said.contains("secret"), "{said}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::image::Untested;
 use super::launch;
 use super::provision::last_words;
-use crate::cloud::{Cloud, ImageFacts};
+use crate::cloud::{Cloud, ImageFacts, ImageId};
 use crate::error::BakeError;
 use crate::events::Stage;
 use crate::plan::Plan;
@@ -14,7 +14,7 @@ use crate::remote::{Remote, Script};
 use crate::run::Run;
 
 /// Longest time for the first boot to settle and all checks to run.
-const BOOT_TEST_DEADLINE: Duration = Duration::from_mins(15);
+pub(super) const BOOT_TEST_DEADLINE: Duration = Duration::from_mins(15);
 
 /// An image that booted and proved itself.
 #[derive(Debug)]
@@ -38,7 +38,8 @@ pub async fn boot_test<C: Cloud, R: Remote>(
             identity,
         } = untested;
         let spec = plan.machine("boot-test", &facts.id);
-        let (instance, _) = launch::start(&spec, "the boot test", run).await?;
+        let started = launch::start(&spec, "the boot test", run).await;
+        let instance = started.map_err(|error| did_not_boot(&facts.id, error))?.id;
         let script = Script {
             name: "boot test".into(),
             text: boot_test_script(&manifest_sha256, &identity),
@@ -46,9 +47,7 @@ pub async fn boot_test<C: Cloud, R: Remote>(
         };
         let output = run.script(&instance, &script).await?;
         if output.status != Some(0) {
-            if let Ok(console) = run.cloud.console(&instance).await {
-                run.save_log(&format!("{instance}-console.log"), &console);
-            }
+            run.save_console(&instance).await;
             return Err(BakeError::BootTest {
                 image: facts.id.to_string(),
                 findings: last_words(&output),
@@ -66,6 +65,17 @@ pub async fn boot_test<C: Cloud, R: Remote>(
         ))
     })
     .await
+}
+
+/// A machine that never takes commands, where the builder on the same base did, is the image's fault.
+fn did_not_boot(image: &ImageId, error: BakeError) -> BakeError {
+    match error {
+        BakeError::Deadline { .. } | BakeError::Hopeless { .. } => BakeError::BootTest {
+            image: image.to_string(),
+            findings: error.to_string(),
+        },
+        other => other,
+    }
 }
 
 /// Waits for the first boot's own work (host keys are made late in it), then runs every check. The status of

@@ -6,16 +6,16 @@ use std::time::Duration;
 use super::payload::Staged;
 use super::provision::PAYLOAD_DEVICE;
 use super::seal::Sealed;
-use crate::cloud::{Cloud, ImageFacts, ImageSpec, ImageState};
+use crate::cloud::{Cloud, CloudError, CloudErrorKind, ImageFacts, ImageId, ImageSpec, ImageState};
 use crate::error::BakeError;
 use crate::events::Stage;
-use crate::plan::{Plan, TAG_BUNDLE};
+use crate::plan::{Plan, TAG_BAKE_ID, TAG_BUNDLE};
 use crate::remote::Remote;
 use crate::run::Run;
 use crate::wait::Seen;
 
 /// Longest time from asking for an image to its being available. Minutes are usual; Packer's users had to raise 30.
-const IMAGE_DEADLINE: Duration = Duration::from_hours(1);
+pub(super) const IMAGE_DEADLINE: Duration = Duration::from_hours(1);
 
 /// An image that is available and has not proved itself.
 #[derive(Debug)]
@@ -35,11 +35,11 @@ pub async fn image<C: Cloud, R: Remote>(
     run: &Run<'_, C, R>,
 ) -> Result<Untested, BakeError> {
     run.stage(Stage::Image, async {
-        let mut tags = plan.tags.clone();
-        tags.extend(plan.tags_for("image"));
+        let mut tags = plan.tags_for("image");
         tags.insert("Name".into(), plan.name.clone());
         tags.insert(TAG_BUNDLE.into(), staged.bundle.sha256.to_string());
         tags.insert("cos:base".into(), plan.base_image.id.to_string());
+        tags.extend(plan.tags.clone());
         let spec = ImageSpec {
             instance: sealed.instance.clone(),
             name: plan.name.clone(),
@@ -47,7 +47,7 @@ pub async fn image<C: Cloud, R: Remote>(
             without_devices: vec![PAYLOAD_DEVICE.to_owned()],
             tags,
         };
-        let id = run.create("the image", run.cloud.create_image(&spec)).await?;
+        let id = run.create("the image", create(plan, &spec, run.cloud)).await?;
         let facts = run
             .until(&format!("{id} to be available"), IMAGE_DEADLINE, || async {
                 let facts = run
@@ -76,4 +76,18 @@ pub async fn image<C: Cloud, R: Remote>(
         Ok((untested, outcome))
     })
     .await
+}
+
+/// Asks for the image. The call takes no token: when its answer was lost, the port's own retry finds the name taken, by
+/// the image that it made.
+async fn create<C: Cloud>(plan: &Plan, spec: &ImageSpec, cloud: &C) -> Result<ImageId, CloudError> {
+    let refused = match cloud.create_image(spec).await {
+        Err(error) if error.kind == CloudErrorKind::Duplicate => error,
+        answer => return answer,
+    };
+    let holder = cloud.image_named(&spec.name).await?;
+    holder
+        .filter(|holder| holder.tags.get(TAG_BAKE_ID) == Some(&plan.bake_id))
+        .map(|holder| holder.id)
+        .ok_or(refused)
 }

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use crate::cloud::{Cloud, CloudErrorKind, InstanceId, InstanceState, LaunchSpec};
+use super::provision::PAYLOAD_DEVICE;
+use crate::cloud::{
+    Cloud, CloudErrorKind, InstanceFacts, InstanceId, InstanceState, LaunchSpec, LaunchVolume, SnapshotId,
+    VolumeId,
+};
 use crate::error::BakeError;
 use crate::events::Stage;
 use crate::plan::Plan;
@@ -12,37 +16,57 @@ use crate::run::Run;
 use crate::wait::Seen;
 
 /// Longest time from launch to running.
-const RUNNING_DEADLINE: Duration = Duration::from_mins(10);
+pub(super) const RUNNING_DEADLINE: Duration = Duration::from_mins(10);
 
 /// Longest time from running to taking commands. The SSM agent sleeps 25 to 30 minutes when its role does not show at
 /// its first try (amazon-ssm-agent, credentialrefresher); waiting that long beats a failed bake.
-const ONLINE_DEADLINE: Duration = Duration::from_mins(35);
+pub(super) const ONLINE_DEADLINE: Duration = Duration::from_mins(35);
 
 /// A builder that takes commands.
 #[derive(Debug)]
 pub struct Builder {
     pub(super) instance: InstanceId,
     pub(super) zone: String,
+    /// The payload volume, if it started with one.
+    pub(super) payload: Option<VolumeId>,
 }
 
-/// Launches the builder and waits until it takes commands.
-pub async fn launch<C: Cloud, R: Remote>(plan: &Plan, run: &Run<'_, C, R>) -> Result<Builder, BakeError> {
+/// Launches the builder, with the payload if it was kept, and waits until it takes commands.
+pub async fn launch<C: Cloud, R: Remote>(
+    plan: &Plan,
+    payload: Option<SnapshotId>,
+    run: &Run<'_, C, R>,
+) -> Result<Builder, BakeError> {
     run.stage(Stage::Launch, async {
-        let (instance, zone) = start(&plan.builder("builder"), "the builder", run).await?;
-        let outcome = format!("{instance} in {zone} takes commands");
-        Ok((Builder { instance, zone }, outcome))
+        let mut spec = plan.builder("builder");
+        spec.volumes.extend(payload.map(|snapshot| LaunchVolume {
+            device: PAYLOAD_DEVICE.to_owned(),
+            snapshot,
+        }));
+        let facts = start(&spec, "the builder", run).await?;
+        let payload = facts.volume_at(PAYLOAD_DEVICE).cloned();
+        if let Some(volume) = &payload {
+            run.hand_over(volume.clone(), &facts.id)?;
+        }
+        let outcome = format!("{} in {} takes commands", facts.id, facts.zone);
+        let builder = Builder {
+            instance: facts.id,
+            zone: facts.zone,
+            payload,
+        };
+        Ok((builder, outcome))
     })
     .await
 }
 
-/// Launches a machine and waits until it takes commands; returns it with its zone.
+/// Launches a machine and waits until it takes commands.
 pub(super) async fn start<C: Cloud, R: Remote>(
     spec: &LaunchSpec,
     what: &str,
     run: &Run<'_, C, R>,
-) -> Result<(InstanceId, String), BakeError> {
+) -> Result<InstanceFacts, BakeError> {
     let instance = run.create(what, run.cloud.launch(spec)).await?;
-    let zone = run
+    let started = run
         .until(&format!("{instance} to run"), RUNNING_DEADLINE, || async {
             let facts = run
                 .cloud
@@ -52,7 +76,15 @@ pub(super) async fn start<C: Cloud, R: Remote>(
             Ok(match facts {
                 None => Seen::Pending("it does not show yet".into()),
                 Some(facts) => match facts.state {
-                    InstanceState::Running => Seen::Done(facts.zone),
+                    InstanceState::Running
+                        if spec
+                            .volumes
+                            .iter()
+                            .all(|volume| facts.volume_at(&volume.device).is_some()) =>
+                    {
+                        Seen::Done(facts)
+                    }
+                    InstanceState::Running => Seen::Pending("its volumes do not show yet".into()),
                     InstanceState::Pending => Seen::Pending("it is pending".into()),
                     state => {
                         Seen::Hopeless(facts.reason.unwrap_or(format!("it is {state:?}").to_lowercase()))
@@ -79,10 +111,11 @@ pub(super) async fn start<C: Cloud, R: Remote>(
         })
     })
     .await;
-    if online.is_err()
-        && let Ok(console) = run.cloud.console(&instance).await
-    {
-        run.save_log(&format!("{instance}-console.log"), &console);
+    if matches!(
+        &online,
+        Err(BakeError::Deadline { .. } | BakeError::Hopeless { .. })
+    ) {
+        run.save_console(&instance).await;
     }
-    online.map(|()| (instance, zone))
+    online.map(|()| started)
 }

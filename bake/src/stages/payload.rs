@@ -10,13 +10,14 @@ use std::time::Duration;
 use cos_agent::bundle::PayloadHeader;
 use futures::{TryStreamExt, stream};
 
+use crate::blocking::on_thread;
 use crate::bundle::{self, AgentBinary, Bundle};
 use crate::cloud::{Cloud, SnapshotId, SnapshotSpec, SnapshotState};
 use crate::error::BakeError;
 use crate::events::{Event, Stage};
 use crate::lock::{Lock, Source};
 use crate::payload::Payload;
-use crate::plan::{Plan, TAG_BUNDLE, TAG_EXPIRES_AT};
+use crate::plan::{Plan, TAG_BUNDLE, TAG_EXPIRES_AT, TAG_PAYLOAD};
 use crate::release::signature::TrustedKeys;
 use crate::release::{ArchiveCache, Fetcher, ReleaseError, Upstream};
 use crate::remote::Remote;
@@ -27,7 +28,7 @@ use crate::wait::Seen;
 const UPLOADS: usize = 32;
 
 /// Longest time from the last block to a completed snapshot.
-const SNAPSHOT_DEADLINE: Duration = Duration::from_mins(20);
+pub(super) const SNAPSHOT_DEADLINE: Duration = Duration::from_mins(20);
 
 /// Where the bundle comes from.
 pub enum Ingredients {
@@ -55,6 +56,31 @@ pub struct ToBuild {
     pub bundles: PathBuf,
 }
 
+impl ToBuild {
+    fn source(&self) -> Source<'_> {
+        Source {
+            upstream: &self.upstream,
+            fetcher: &self.fetcher,
+            cache: &self.archives,
+            keys: &self.keys,
+        }
+    }
+}
+
+/// What was there before the bake.
+#[derive(Debug)]
+pub struct Found {
+    bundle: Option<Arc<Bundle>>,
+    kept: Option<SnapshotId>,
+}
+
+impl Found {
+    /// The payload of the bundle, if an earlier bake kept it: the builder can start with it.
+    pub fn payload(&self) -> Option<&SnapshotId> {
+        self.kept.as_ref()
+    }
+}
+
 /// A bundle that is in the cloud.
 #[derive(Debug)]
 pub struct Staged {
@@ -63,26 +89,54 @@ pub struct Staged {
     pub(super) header: PayloadHeader,
 }
 
-/// Builds the bundle and puts it into a snapshot; a completed snapshot of the same bundle is used again.
-pub async fn stage<C: Cloud, R: Remote>(
+/// Looks for the bundle in the cache and, if it is there, for a kept payload of it. Downloads nothing.
+pub async fn look<C: Cloud, R: Remote>(
     plan: &Plan,
     ingredients: &Ingredients,
     run: &Run<'_, C, R>,
+) -> Result<Found, BakeError> {
+    let bundle = match ingredients {
+        Ingredients::Built(bundle) => Some(Arc::clone(bundle)),
+        Ingredients::ToBuild(parts) => {
+            let ToBuild {
+                lock, agent, bundles, ..
+            } = &**parts;
+            let source = parts.source();
+            let found = bundle::made_before(&source, lock, plan.arch, agent, bundles);
+            interruptible(found, "look for the bundle", run)
+                .await?
+                .map(Arc::new)
+        }
+    };
+    let kept = match &bundle {
+        Some(bundle) => kept(bundle, run).await?,
+        None => None,
+    };
+    Ok(Found { bundle, kept })
+}
+
+/// Builds the bundle and puts it into a snapshot, as far as that was not done before.
+pub async fn stage<C: Cloud, R: Remote>(
+    plan: &Plan,
+    ingredients: &Ingredients,
+    found: Found,
+    run: &Run<'_, C, R>,
 ) -> Result<Staged, BakeError> {
-    let bundle = run.stage(Stage::Bundle, build(plan, ingredients)).await?;
+    let looked = found.bundle.is_some();
+    let bundle = run
+        .stage(Stage::Bundle, build(plan, ingredients, found.bundle, run))
+        .await?;
     run.stage(Stage::Payload, async {
         let payload = open(&bundle).await?;
         let header = payload.header.clone();
-        let existing = run
-            .cloud
-            .snapshot_tagged(TAG_BUNDLE, &bundle.sha256.to_string())
-            .await
-            .map_err(BakeError::cloud("look for a payload of this bundle"))?;
-        // An image's snapshot carries the bundle's digest too; only a payload's purpose is to be one.
-        let reusable =
-            existing.filter(|found| found.tags.get("cos:payload").is_some_and(|yes| yes == "true"));
-        let (snapshot, outcome) = if let Some(found) = reusable {
-            (found.id.clone(), format!("{} is used again", found.id))
+        let kept = if looked {
+            found.kept
+        } else {
+            kept(&bundle, run).await?
+        };
+        let (snapshot, outcome) = if let Some(kept) = kept {
+            let outcome = format!("{kept} is used again");
+            (kept, outcome)
         } else {
             let snapshot = upload(plan, payload, &bundle, run).await?;
             let outcome = format!("{} MiB in {snapshot}", bundle.size / (1024 * 1024));
@@ -100,6 +154,22 @@ pub async fn stage<C: Cloud, R: Remote>(
     .await
 }
 
+/// The newest payload of a bundle that was kept. One that still expires belongs to a bake that runs, and goes with it.
+async fn kept<C: Cloud, R: Remote>(
+    bundle: &Bundle,
+    run: &Run<'_, C, R>,
+) -> Result<Option<SnapshotId>, BakeError> {
+    let found = run
+        .cloud
+        .snapshots_tagged(TAG_PAYLOAD, &bundle.sha256.to_string())
+        .await
+        .map_err(BakeError::cloud("look for a payload of this bundle"))?;
+    let mut kept = found
+        .into_iter()
+        .filter(|snapshot| !snapshot.tags.contains_key(TAG_EXPIRES_AT));
+    Ok(kept.next().map(|snapshot| snapshot.id))
+}
+
 /// Keeps the payload snapshot for the next bake. The image is published by now, so a failure is only a warning.
 pub async fn keep<C: Cloud, R: Remote>(staged: &Staged, run: &Run<'_, C, R>) {
     let snapshot = staged.snapshot.clone();
@@ -113,30 +183,22 @@ pub async fn keep<C: Cloud, R: Remote>(staged: &Staged, run: &Run<'_, C, R>) {
     }
 }
 
-async fn build(plan: &Plan, ingredients: &Ingredients) -> Result<(Arc<Bundle>, String), BakeError> {
-    let bundle = match ingredients {
-        Ingredients::Built(bundle) => Arc::clone(bundle),
-        Ingredients::ToBuild(parts) => {
+async fn build<C: Cloud, R: Remote>(
+    plan: &Plan,
+    ingredients: &Ingredients,
+    found: Option<Arc<Bundle>>,
+    run: &Run<'_, C, R>,
+) -> Result<(Arc<Bundle>, String), BakeError> {
+    let bundle = match (found, ingredients) {
+        (Some(bundle), _) => bundle,
+        (None, Ingredients::Built(bundle)) => Arc::clone(bundle),
+        (None, Ingredients::ToBuild(parts)) => {
             let ToBuild {
-                lock,
-                upstream,
-                fetcher,
-                archives,
-                keys,
-                agent,
-                bundles,
+                lock, agent, bundles, ..
             } = &**parts;
-            let source = Source {
-                upstream,
-                fetcher,
-                cache: archives,
-                keys,
-            };
-            let prepared = bundle::prepare(&source, lock, plan.arch, agent, bundles).await;
-            Arc::new(prepared.map_err(|source| BakeError::Release {
-                action: "make the bundle",
-                source,
-            })?)
+            let source = parts.source();
+            let made = bundle::make(&source, lock, plan.arch, agent, bundles);
+            Arc::new(interruptible(made, "make the bundle", run).await?)
         }
     };
     let outcome = format!(
@@ -148,22 +210,30 @@ async fn build(plan: &Plan, ingredients: &Ingredients) -> Result<(Arc<Bundle>, S
     Ok((bundle, outcome))
 }
 
-async fn open(bundle: &Arc<Bundle>) -> Result<Payload, BakeError> {
-    let bundle = Arc::clone(bundle);
-    on_thread(move || Payload::open(&bundle)).await
+/// Work that may take long and makes nothing in the cloud, such as downloads, may be dropped half-way.
+async fn interruptible<C: Cloud, R: Remote, T>(
+    work: impl Future<Output = Result<T, ReleaseError>>,
+    action: &'static str,
+    run: &Run<'_, C, R>,
+) -> Result<T, BakeError> {
+    tokio::select! {
+        done = work => done.map_err(|source| BakeError::Release { action, source }),
+        () = run.cancel.cancelled() => Err(BakeError::Interrupted),
+    }
 }
 
-/// Work on files runs on a thread of its own.
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ReleaseError> + Send + 'static,
-) -> Result<T, BakeError> {
-    let worked = tokio::task::spawn_blocking(work).await;
-    // A panic of ours goes on as one.
-    let worked = worked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    worked.map_err(|source| BakeError::Release {
+async fn open(bundle: &Arc<Bundle>) -> Result<Payload, BakeError> {
+    let bundle = Arc::clone(bundle);
+    on_thread(move || Payload::open(&bundle))
+        .await
+        .map_err(unreadable)
+}
+
+fn unreadable(source: ReleaseError) -> BakeError {
+    BakeError::Release {
         action: "read the bundle",
         source,
-    })
+    }
 }
 
 async fn upload<C: Cloud, R: Remote>(
@@ -174,7 +244,7 @@ async fn upload<C: Cloud, R: Remote>(
 ) -> Result<SnapshotId, BakeError> {
     let mut tags: BTreeMap<String, String> = plan.tags_for("payload");
     tags.insert(TAG_BUNDLE.into(), bundle.sha256.to_string());
-    tags.insert("cos:payload".into(), "true".into());
+    tags.insert(TAG_PAYLOAD.into(), bundle.sha256.to_string());
     let spec = SnapshotSpec {
         size_gib: payload.volume_size_gib(),
         description: format!("payload of {}", plan.bake_id),
@@ -194,7 +264,9 @@ async fn upload<C: Cloud, R: Remote>(
                 if run.cancel.is_cancelled() {
                     return Err(BakeError::Interrupted);
                 }
-                let block = on_thread(move || payload.read_block(index)).await?;
+                let block = on_thread(move || payload.read_block(index))
+                    .await
+                    .map_err(unreadable)?;
                 // A block that was never put reads as zeros.
                 if !block.is_zero() {
                     run.cloud

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use cos_agent::builder::InstallReport;
+use serde::de::DeserializeOwned;
+
 use super::launch::Builder;
 use super::payload::Staged;
 use crate::cloud::{Cloud, InstanceId, VolumeId, VolumeSpec, VolumeState};
@@ -17,10 +20,10 @@ use crate::wait::Seen;
 pub(super) const PAYLOAD_DEVICE: &str = "/dev/sdf";
 
 /// Longest time from a volume's creation to its being available.
-const VOLUME_DEADLINE: Duration = Duration::from_mins(5);
+pub(super) const VOLUME_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Longest time of the installation. A payload volume is fetched from S3 on first read, and packages may be installed.
-const INSTALL_DEADLINE: Duration = Duration::from_mins(20);
+pub(super) const INSTALL_DEADLINE: Duration = Duration::from_mins(20);
 
 /// Exit status of the agent when bytes are not what they must be (`_docs/exit-codes.md`).
 const VERIFICATION_FAILED: i32 = 4;
@@ -33,7 +36,7 @@ pub struct Provisioned {
     pub(super) packages: Vec<String>,
 }
 
-/// Attaches the payload and lets the agent in it install everything.
+/// Attaches the payload, unless the builder started with it, and lets the agent in it install everything.
 pub async fn provision<C: Cloud, R: Remote>(
     plan: &Plan,
     builder: Builder,
@@ -41,7 +44,10 @@ pub async fn provision<C: Cloud, R: Remote>(
     run: &Run<'_, C, R>,
 ) -> Result<Provisioned, BakeError> {
     run.stage(Stage::Provision, async {
-        let volume = attach_payload(plan, &builder, staged, run).await?;
+        let volume = match &builder.payload {
+            Some(volume) => volume.clone(),
+            None => attach_payload(plan, &builder, staged, run).await?,
+        };
         let script = Script {
             name: "install".into(),
             text: install_script(&volume, staged),
@@ -49,7 +55,7 @@ pub async fn provision<C: Cloud, R: Remote>(
         };
         let output = run.script(&builder.instance, &script).await?;
         let output = succeeded(&script.name, &builder.instance, output)?;
-        let packages = packages(&output.stdout);
+        let InstallReport { packages, .. } = report(&script.name, &builder.instance, &output)?;
         let outcome = format!("{} files installed", staged.bundle.manifest.files.len());
         let manifest_sha256 = staged.bundle.manifest_sha256.to_string();
         Ok((
@@ -180,13 +186,15 @@ pub(super) fn last_words(output: &ScriptOutput) -> String {
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
-/// Packages with versions, from the agent's JSON report.
-fn packages(report: &str) -> Vec<String> {
-    let report: serde_json::Value = serde_json::from_str(report.trim()).unwrap_or_default();
-    let packages = report.get("packages").and_then(serde_json::Value::as_array);
-    packages
-        .into_iter()
-        .flatten()
-        .filter_map(|package| package.as_str().map(str::to_owned))
-        .collect()
+/// The report that an agent's command printed.
+pub(super) fn report<T: DeserializeOwned>(
+    step: &str,
+    instance: &InstanceId,
+    output: &ScriptOutput,
+) -> Result<T, BakeError> {
+    serde_json::from_str(output.stdout.trim()).map_err(|error| BakeError::Step {
+        step: step.to_owned(),
+        instance: instance.to_string(),
+        message: format!("its report is not the one that this cos-bake reads: {error}"),
+    })
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::boot_test::Proven;
 use super::payload::Staged;
 use crate::cloud::{Cloud, Resource};
-use crate::error::BakeError;
+use crate::error::{BakeError, chain};
 use crate::events::Stage;
 use crate::manifest::{BaseRecord, ComponentRecord, MANIFEST_VERSION, Manifest};
 use crate::plan::{Plan, TAG_EXPIRES_AT};
@@ -26,7 +26,10 @@ pub async fn publish<C: Cloud, R: Remote>(
                 lasting(Resource::Snapshot(snapshot.clone()), run).await?;
             }
             lasting(Resource::Image(proven.facts.id.clone()), run).await?;
-            run.keep(proven.facts.id.clone())?;
+            // The image is good from here on, whatever becomes of the ledger: a sweep knows it by its missing expiry.
+            if let Err(error) = run.keep(proven.facts.id.clone()) {
+                run.events.warn(chain(&error));
+            }
             let outcome = format!("{} is {}", plan.name, proven.facts.id);
             Ok((proven.facts, outcome))
         })

@@ -16,6 +16,8 @@ use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
+use crate::work_folder;
+
 /// Apparent size of a base disk in bytes; the file is sparse.
 const SIZE: u64 = 6 << 30;
 const SUITE: &str = "bookworm";
@@ -125,9 +127,7 @@ pub async fn ensure(
         return Ok(found(None));
     }
     let began = Instant::now();
-    let work = tempfile::Builder::new()
-        .prefix("base-building-")
-        .tempdir_in(cache)?;
+    let work = work_folder::make(cache, &format!("base-{}-building-", base.variant()))?;
     std::fs::set_permissions(work.path(), std::fs::Permissions::from_mode(0o755))?;
     build(work.path(), base, ca_pem, &mut progress).await?;
     match std::fs::rename(work.path().join("out"), &finished) {

@@ -13,7 +13,7 @@ use cos_tests::api::faults::Rule;
 use cos_tests::api::timeline::Timeline;
 use cos_tests::machines::Fleet;
 use cos_tests::sandbox::real::{self, Missing, Places};
-use cos_tests::sandbox::session::{self, Session};
+use cos_tests::sandbox::session::{self, Process, Session};
 use cos_tests::sandbox::{NOTICE, Settings};
 
 /// A local EC2 whose instances are real machines: AWS's API on loopback, virtual machines and containers behind it.
@@ -137,7 +137,7 @@ fn cache_folder() -> Result<PathBuf> {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Up(up) if up.detach => detach(&up),
+        Command::Up(up) if up.detach => in_runtime(detach(*up)),
         Command::Up(up) => in_runtime(foreground(*up)),
         Command::List { which, json } => in_runtime(list(which, json)),
         Command::Down { which } => in_runtime(down(which)),
@@ -157,44 +157,49 @@ fn main() -> ExitCode {
 }
 
 fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::runtime::Runtime::new()
-        .context("no threads")?
-        .block_on(work)
+    let runtime = tokio::runtime::Runtime::new().context("no threads")?;
+    let done = runtime.block_on(work);
+    // Not a wait for threads: one may wait for another process that makes a base disk.
+    runtime.shutdown_background();
+    done
 }
 
-fn detach(up: &Up) -> Result<()> {
+async fn detach(up: Up) -> Result<()> {
+    let mut signals = signals()?;
     let folder = up.which.folder()?;
-    if Session::find(&folder).is_some() {
-        return Err(runs_already(&up.which.name).into());
-    }
+    refuse_a_second(&folder, &up.which.name)?;
     // The same command line, so that no option can be forgotten here.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--detach").collect();
-    let session = session::detach(&folder, &arguments, talk)?;
+    let session = session::detach(&folder, &arguments, talk, told_to_end(&mut signals)).await?;
     session.exports().iter().for_each(|line| data(line));
     Ok(())
 }
 
-fn runs_already(name: &str) -> Missing {
-    Missing::new(
-        format!("the sandbox '{name}' runs already"),
-        "cos-sandbox down ends it; --name gives another its own name",
-    )
+fn refuse_a_second(folder: &Path, name: &str) -> Result<(), Missing> {
+    if Process::find(folder).is_none() {
+        return Ok(());
+    }
+    let hint = "cos-sandbox down ends it; --name gives another its own name";
+    Err(Missing::new(format!("the sandbox '{name}' runs already"), hint))
+}
+
+type Signals = (tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+fn signals() -> Result<Signals> {
+    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
 }
 
 async fn foreground(up: Up) -> Result<()> {
-    let mut signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = signals()?;
     let folder = up.which.folder()?;
-    if Session::find(&folder).is_some() {
-        return Err(runs_already(&up.which.name).into());
-    }
+    refuse_a_second(&folder, &up.which.name)?;
     let cache = match &up.cache {
         Some(cache) => std::path::absolute(cache)?,
         None => cache_folder()?,
     };
-    let python = up
-        .python
-        .clone()
-        .unwrap_or_else(|| cache.join("moto-venv/bin/python"));
+    let Some(python) = up.python.clone() else {
+        return Err(Missing::new("no Python interpreter that has moto was named", real::MOTO_HINT).into());
+    };
     real::check_host(&python)?;
     let mirror = up.mirror.as_deref().map(std::path::absolute).transpose()?;
     if let Some(mirror) = &mirror
@@ -204,6 +209,7 @@ async fn foreground(up: Up) -> Result<()> {
         return Err(Missing::new(fact, "cos-parts makes one and prints its path").into());
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    Process::keep(&folder)?;
     talk(&format!("note: {NOTICE}"));
     let settings = Settings {
         name: up.which.name.clone(),
@@ -221,13 +227,8 @@ async fn foreground(up: Up) -> Result<()> {
         cache,
         state: up.which.state()?,
     };
-    let mut sandbox = tokio::select! {
-        sandbox = real::up(settings, up.port, &places, &up.bases, talk) => sandbox?,
-        () = told_to_end(&mut signals) => {
-            Fleet::clean_after_crash(&places.state, &up.which.name).await?;
-            anyhow::bail!("interrupted at the start");
-        }
-    };
+    let interrupted = told_to_end(&mut signals);
+    let mut sandbox = real::up(settings, up.port, &places, &up.bases, talk, interrupted).await?;
     let session = Session::of_this_process(sandbox.running.address, &up.region, mirror.as_deref());
     session.keep(&folder)?;
     talk(&format!(
@@ -247,9 +248,7 @@ async fn foreground(up: Up) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-async fn told_to_end(
-    (terminate, interrupt): &mut (tokio::signal::unix::Signal, tokio::signal::unix::Signal),
-) {
+async fn told_to_end((terminate, interrupt): &mut Signals) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -259,8 +258,11 @@ async fn told_to_end(
 async fn list(which: Which, as_json: bool) -> Result<()> {
     let folder = which.folder()?;
     let Some(session) = Session::find(&folder) else {
+        let starts = Process::find(&folder).is_some();
         let left = session::left_by_a_crash(&folder);
-        let note = if left.is_empty() {
+        let note = if starts {
+            "starts"
+        } else if left.is_empty() {
             "does not run"
         } else {
             "crashed; cos-sandbox down removes what it left"

@@ -12,14 +12,12 @@ use cos_bake::cloud::{Cloud, ImageId, InstanceId, LaunchSpec, Resource};
 use cos_bake::remote::ssm::SsmRemote;
 use cos_bake::remote::{Remote, Script};
 use futures::future::try_join_all;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Steps;
+use super::child::{self, cancelled_by_signals};
 use super::steps::talk;
 
 /// Tag by which the nodes find their Consul servers; the user-data templates name it.
@@ -99,19 +97,6 @@ pub async fn main_job(cos_bake: &Path, base: &str, keep: bool) -> Result<()> {
     Ok(())
 }
 
-fn cancelled_by_signals() -> Result<CancellationToken> {
-    let cancel = CancellationToken::new();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        let mut signals = signal(kind)?;
-        let cancel = cancel.clone();
-        tokio::spawn(async move {
-            signals.recv().await;
-            cancel.cancel();
-        });
-    }
-    Ok(cancel)
-}
-
 async fn cluster(
     cloud: &AwsCloud,
     remote: &SsmRemote,
@@ -156,25 +141,11 @@ async fn cluster(
 /// is handed on, and the bake cleans up by itself.
 async fn bake(cos_bake: &Path, base: &str, cancel: &CancellationToken) -> Result<(Value, String)> {
     let folder = tempfile::tempdir().context("could not make a folder for cos.lock")?;
-    let child = Command::new(cos_bake)
+    let mut command = Command::new(cos_bake);
+    command
         .args(["ami", "--base", base, "--json"])
-        .current_dir(folder.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("could not start {}", cos_bake.display()))?;
-    let process = child
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .map(Pid::from_raw);
-    let mut baking = std::pin::pin!(child.wait_with_output());
-    let output = tokio::select! {
-        output = &mut baking => output,
-        () = cancel.cancelled() => {
-            process.map(|process| kill(process, Signal::SIGTERM));
-            baking.await
-        }
-    }
-    .context("cos-bake cannot be waited for")?;
+        .current_dir(folder.path());
+    let output = child::run("cos-bake", &mut command, Stdio::piped(), cancel).await?;
     ensure!(output.status.success(), "cos-bake ended with {}", output.status);
     let manifest: Value = serde_json::from_slice(&output.stdout).context("cos-bake printed no manifest")?;
     let outcome = format!("{}, {}", manifest["image"], manifest["base"]["description"]);

@@ -22,6 +22,9 @@ use super::{Disk, ExecOutput, Kind, MachineSpec, MachineState};
 /// How long a guest may take to begin a reboot before it is reset: EC2 waits four minutes, we one.
 const REBOOT_PATIENCE: Duration = Duration::from_mins(1);
 
+/// How long a machine may take to be gone after it was killed; one that is being started is killed after that.
+const KILL_PATIENCE: Duration = Duration::from_mins(2);
+
 /// What all machines of a sandbox share.
 pub(super) struct Site {
     /// One folder for each machine below it.
@@ -206,10 +209,10 @@ impl Machine {
         Ok(())
     }
 
-    /// Ends the process at once and waits until the machine is off.
+    /// Ends the process at once and waits until the machine is off, or cannot be: then its records still tell of it.
     pub(super) async fn kill(&self) {
         self.kill.lock().unwrap_or_else(PoisonError::into_inner).cancel();
-        self.wait_until_off().await;
+        let _stuck = timeout(KILL_PATIENCE, self.wait_until_off()).await;
     }
 
     /// Reboots a machine that runs, as asked from outside; starts one that is off.

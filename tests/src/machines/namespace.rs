@@ -22,8 +22,13 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace with IPv6 off and loopback up, and records it before.
+    /// Makes a namespace with IPv6 off and loopback up, and records it before. One that is there already is somebody
+    /// else's: recorded, it would be removed with all that runs in it.
     pub(crate) async fn make(records: &Records, name: &str) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            !namespace_path(name).exists(),
+            "the network namespace {name} is there already: a sandbox of this name has another state folder"
+        );
         records.hold(
             &format!("netns-{name}"),
             &Held::Namespace {
@@ -120,7 +125,12 @@ impl Namespace {
         let address = listener.local_addr()?;
         let namespace = self.clone();
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
-            while let Ok((mut outer, _)) = listener.accept().await {
+            loop {
+                let Ok((mut outer, _)) = listener.accept().await else {
+                    // Out of file descriptors, most likely: wait for some to be closed.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
                 let namespace = namespace.clone();
                 tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
                     // A target that refuses closes the caller's connection: the same fact, one hop later.

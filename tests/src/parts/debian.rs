@@ -7,6 +7,7 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 use super::{PartsError, Say, hex, run};
+use crate::work_folder;
 
 /// Packages whose binaries make up the archive.
 const PACKAGES: &[&str] = &["containerd", "docker.io", "runc", "tini"];
@@ -57,9 +58,7 @@ pub(super) fn docker(cache: &Path, say: Say<'_>) -> Result<Docker, PartsError> {
     let folder = cache.join(format!("docker-debian-12-{}", &digest()[..16]));
     let note = folder.join("version");
     if !folder.is_dir() {
-        let work = tempfile::Builder::new()
-            .prefix("docker-fetching-")
-            .tempdir_in(cache);
+        let work = work_folder::make(cache, "docker-fetching-");
         let work = work.map_err(PartsError::io("make a folder in", cache))?;
         fetch(work.path(), say)?;
         std::fs::rename(work.path().join("out"), &folder).map_err(PartsError::io("publish", &folder))?;
@@ -78,8 +77,41 @@ pub(super) fn digest() -> String {
     hex(&hash.finalize())
 }
 
-fn fetch(work: &Path, say: Say<'_>) -> Result<(), PartsError> {
-    say("docker: fetching Debian 12's packages");
+/// Debian 11's Consul, the oldest whose keys the agent knows.
+pub(super) const OLD_CONSUL: &str = "1.8.7";
+
+const OLD_SOURCES: &str = "\
+deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bullseye main
+";
+
+/// Digest of what [`old_consul`] fetches.
+pub(super) fn old_digest() -> String {
+    let mut hash = Sha256::new();
+    hash.update(format!("{OLD_CONSUL}{OLD_SOURCES}"));
+    hex(&hash.finalize())
+}
+
+/// Fetches Debian 11's package of Consul and puts its binary at `to`.
+pub(super) fn old_consul(cache: &Path, to: &Path, say: Say<'_>) -> Result<(), PartsError> {
+    say("consul: fetching Debian 11's package");
+    let work = work_folder::make(cache, "consul-fetching-");
+    let work = work.map_err(PartsError::io("make a folder in", cache))?;
+    let (work, binary) = (work.path(), work.path().join("root/usr/bin/consul"));
+    download(work, OLD_SOURCES, &["consul"])?;
+    for package in packages(work)? {
+        unpack(&package, work)?;
+    }
+    let said = run::output("consul version", Command::new(&binary).arg("version"))?;
+    if !said.contains(OLD_CONSUL) {
+        let said = said.lines().next().unwrap_or_default();
+        return Err(PartsError::Unfit(format!("Debian 11's Consul says `{said}`")));
+    }
+    std::fs::copy(&binary, to).map_err(PartsError::io("take", &binary))?;
+    Ok(())
+}
+
+/// Downloads packages into `work`, with apt-get's lists and archives there too.
+fn download(work: &Path, sources: &str, names: &[&str]) -> Result<(), PartsError> {
     for folder in [
         "state/lists/partial",
         "cache/archives/partial",
@@ -90,22 +122,37 @@ fn fetch(work: &Path, say: Say<'_>) -> Result<(), PartsError> {
         let folder = work.join(folder);
         std::fs::create_dir_all(&folder).map_err(PartsError::io("make the folder", &folder))?;
     }
-    for (name, text) in [("sources.list", SOURCES), ("state/status", "")] {
+    for (name, text) in [("sources.list", sources), ("state/status", "")] {
         let path = work.join(name);
         std::fs::write(&path, text).map_err(PartsError::io("write", &path))?;
     }
     run::output("apt-get update", apt_get(work).arg("update"))?;
-    run::output("apt-get download", apt_get(work).arg("download").args(PACKAGES))?;
+    run::output("apt-get download", apt_get(work).arg("download").args(names))?;
+    Ok(())
+}
 
-    let mut version = None;
+/// Packages that were downloaded.
+fn packages(work: &Path) -> Result<Vec<PathBuf>, PartsError> {
     let packages = work.join("packages");
-    for entry in std::fs::read_dir(&packages).map_err(PartsError::io("read", &packages))? {
-        let package = entry.map_err(PartsError::io("read", &packages))?.path();
-        let mut unpack = Command::new("dpkg-deb");
-        run::output(
-            "dpkg-deb",
-            unpack.arg("--extract").arg(&package).arg(work.join("root")),
-        )?;
+    let entries = std::fs::read_dir(&packages).map_err(PartsError::io("read", &packages))?;
+    entries
+        .map(|entry| Ok(entry.map_err(PartsError::io("read", &packages))?.path()))
+        .collect()
+}
+
+/// Unpacks a package into the root of `work`.
+fn unpack(package: &Path, work: &Path) -> Result<(), PartsError> {
+    let mut unpack = Command::new("dpkg-deb");
+    unpack.arg("--extract").arg(package).arg(work.join("root"));
+    run::output("dpkg-deb", &mut unpack).map(drop)
+}
+
+fn fetch(work: &Path, say: Say<'_>) -> Result<(), PartsError> {
+    say("docker: fetching Debian 12's packages");
+    download(work, SOURCES, PACKAGES)?;
+    let mut version = None;
+    for package in packages(work)? {
+        unpack(&package, work)?;
         let mut show = Command::new("dpkg-deb");
         show.arg("--show")
             .arg("--showformat=${Package} ${Version}")

@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::unistd::geteuid;
 
 use super::{Running, Settings, listen, start};
@@ -79,6 +80,8 @@ pub fn check_host(python: &Path) -> Result<(), Missing> {
     }
     let probe = std::process::Command::new(python)
         .args(["-c", "import moto.server"])
+        // As root it would write into an environment that may be another user's.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .output();
     match probe {
         Ok(output) if output.status.success() => Ok(()),
@@ -89,7 +92,8 @@ pub fn check_host(python: &Path) -> Result<(), Missing> {
     }
 }
 
-const MOTO_HINT: &str = "python3 -m venv FOLDER && FOLDER/bin/pip install -r tests/moto/requirements.txt, then \
+/// How to get what [`check_host`] asks of the interpreter.
+pub const MOTO_HINT: &str = "python3 -m venv FOLDER && FOLDER/bin/pip install -r tests/moto/requirements.txt, then \
                          --python FOLDER/bin/python (or COS_SANDBOX_PYTHON); ./dev setup does it";
 
 /// A sandbox with real machines.
@@ -108,14 +112,17 @@ pub struct Places {
     pub state: PathBuf,
 }
 
-/// Makes what is missing and starts a sandbox. `settings.bases` is filled with the disks of `wanted`.
+/// Makes what is missing and starts a sandbox. `settings.bases` is filled with the disks of `wanted`. When
+/// `interrupted` ends first, what was made is removed again.
 pub async fn up(
     mut settings: Settings,
     port: u16,
     places: &Places,
     wanted: &[String],
     mut say: impl FnMut(&str),
+    interrupted: impl Future<Output = ()>,
 ) -> Result<Sandbox> {
+    let mut interrupted = pin!(interrupted);
     let cleaned = Fleet::clean_after_crash(&places.state, &settings.name).await?;
     for thing in cleaned {
         say(&format!("removed what a crash had left: {thing}"));
@@ -123,35 +130,27 @@ pub async fn up(
     // Disks of an earlier life belong to nobody now.
     let _ = std::fs::remove_dir_all(settings.folder.join("disks"));
     let authority = Arc::new(Authority::open(&places.cache.join("authority"))?);
-    for name in wanted {
-        let base = match name.as_str() {
-            "al1" => Base::AmazonLinux1,
-            "al2" => Base::AmazonLinux2,
-            "al2023" => Base::AmazonLinux2023,
-            other => {
-                return Err(Missing::new(format!("unknown base '{other}'"), "use al1, al2 or al2023").into());
-            }
-        };
-        let disk = base::ensure(&places.cache, base, authority.pem(), |line| {
-            say(&format!("base {name}: {line}"));
-        })
-        .await;
-        let disk = disk.with_context(|| format!("base disk {name} cannot be made"))?;
-        settings.bases.push((name.clone(), disk.disk));
-    }
+    settings.bases = tokio::select! {
+        made = make_bases(&places.cache, wanted, &authority, say) => made?,
+        () = &mut interrupted => bail!(INTERRUPTED),
+    };
     let listener = listen(port).await?;
-    let api = listener.local_addr()?;
     let options = Options {
-        api,
+        api: listener.local_addr()?,
         region: settings.region.clone(),
         authority,
     };
+    // Moments, and not cut short: a tool that was left half-way would make its thing after the cleanup.
     let fleet = Arc::new(Fleet::open(&places.state, &settings.name, options).await?);
     let host = FleetHost {
         at_start: keys(&fleet),
         fleet: Arc::clone(&fleet),
     };
-    match start(&settings, listener, Arc::clone(&fleet), Box::new(host)).await {
+    let started = tokio::select! {
+        started = start(&settings, listener, Arc::clone(&fleet), Box::new(host)) => started,
+        () = interrupted => Err(anyhow!(INTERRUPTED)),
+    };
+    match started {
         Ok(running) => Ok(Sandbox { running, fleet }),
         Err(error) => {
             fleet
@@ -161,6 +160,36 @@ pub async fn up(
             Err(error)
         }
     }
+}
+
+/// What a start says that was interrupted.
+pub const INTERRUPTED: &str = "interrupted at the start";
+
+/// The disks of the wanted bases, by name; those that the cache has not are made.
+async fn make_bases(
+    cache: &Path,
+    wanted: &[String],
+    authority: &Authority,
+    mut say: impl FnMut(&str),
+) -> Result<Vec<(String, PathBuf)>> {
+    let mut bases = Vec::new();
+    for name in wanted {
+        let base = match name.as_str() {
+            "al1" => Base::AmazonLinux1,
+            "al2" => Base::AmazonLinux2,
+            "al2023" => Base::AmazonLinux2023,
+            other => {
+                return Err(Missing::new(format!("unknown base '{other}'"), "use al1, al2 or al2023").into());
+            }
+        };
+        let disk = base::ensure(cache, base, authority.pem(), |line| {
+            say(&format!("base {name}: {line}"));
+        })
+        .await;
+        let disk = disk.with_context(|| format!("base disk {name} cannot be made"))?;
+        bases.push((name.clone(), disk.disk));
+    }
+    Ok(bases)
 }
 
 impl Sandbox {

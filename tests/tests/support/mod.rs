@@ -1,7 +1,11 @@
-//! Owns what suites that run COS's programs need from outside: where they are, and where what is slow to make is kept.
-//! Touches the environment.
+//! Owns what suites that run COS's programs need from outside: where they are, where what is slow to make is kept, and
+//! what a user's environment holds. Touches the environment.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::Command;
 
 /// What the suite needs from outside, which `./dev test` names.
 pub(crate) struct Parts {
@@ -35,6 +39,29 @@ impl Parts {
             bin,
             cache,
         })
+    }
+
+    /// `cos-bake` in the folder of a user who has this environment, and nothing of this machine's own.
+    pub(crate) fn cos_bake<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        &self,
+        arguments: &[&str],
+        home: &Path,
+        environment: impl IntoIterator<Item = (K, V)>,
+    ) -> Command {
+        let mut command = Command::new(self.bin.join("cos-bake"));
+        command
+            .args(arguments)
+            .current_dir(home)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", home)
+            .env("COS_CACHE", self.cache.join("cos-bake"))
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
     }
 
     /// Arguments of `cos-sandbox up` for a sandbox in this folder.

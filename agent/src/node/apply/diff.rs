@@ -1,18 +1,31 @@
 //! Owns what must be done to make a node what it should be, as data, in the order in which it must be done.
 //! Touches nothing.
 //!
+//! What a running unit can read again by itself is reloaded, not restarted.
+//!
 //! A unit is restarted when it runs with something else than it should, not when a file was just written: the
 //! digest of what it was started with is stamped after the start. The stamp of a unit goes before anything of
 //! the unit changes and comes back last. So a run that dies between any two changes leaves either a true stamp or
-//! none, and the next run does what is missing, at worst with one restart too many.
+//! none, and the next run does what is missing, at worst with one restart too many. For what is reloaded the stamp
+//! has a second line, which goes and comes by itself: a reload that died ends in another reload, not in a restart.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use super::observe::{Observed, ObservedUnit};
-use crate::node::render::{self, DesiredFile, DesiredState, DesiredUnit, Unit};
+use crate::node::render::{self, DesiredFile, DesiredState, DesiredUnit, RunsWith, Unit};
 use crate::node::services::Activity;
+
+/// Content of a file on its way to the disk. It may be secret: `Debug` tells its length and digest only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content(pub Vec<u8>);
+
+impl fmt::Debug for Content {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        render::Content(&self.0).fmt(formatter)
+    }
+}
 
 /// One step. Each has one effect, so that a run can die only between steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,6 +45,25 @@ pub enum Change {
     Disable {
         /// Unit.
         unit: Unit,
+    },
+    /// Make a directory, or give it other permissions.
+    MakeDirectory {
+        /// Path.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// User.
+        user: String,
+        /// Group.
+        group: String,
+        /// Whether what is in it gets the same owner.
+        contents: bool,
+        #[serde(skip)]
+        /// Number of the user.
+        uid: u32,
+        #[serde(skip)]
+        /// Number of the group.
+        gid: u32,
     },
     /// Write a file.
     Write {
@@ -53,7 +85,7 @@ pub enum Change {
         gid: u32,
         #[serde(skip)]
         /// Content.
-        content: Vec<u8>,
+        content: Content,
     },
     /// Make a symbolic link.
     Link {
@@ -89,17 +121,24 @@ pub enum Change {
         /// Unit.
         unit: Unit,
     },
+    /// Let a running unit read again what it can.
+    Reload {
+        /// Unit.
+        unit: Unit,
+    },
     /// Wait until a unit does its work.
     Await {
         /// Unit.
         unit: Unit,
     },
-    /// Keep the digest of what a unit was started with.
+    /// Keep the digests of what a unit was started with, and of what it read again since.
     Stamp {
         /// Unit.
         unit: Unit,
-        /// Digest.
+        /// Digest of what it was started with.
         sha256: String,
+        /// Digest of what it reads again when it reloads; none if that is about to change, or if it cannot reload.
+        reloaded_sha256: Option<String>,
     },
 }
 
@@ -119,6 +158,20 @@ impl fmt::Display for Change {
             Self::Forget { unit } => write!(formatter, "forget what {} was started with", unit.name()),
             Self::Stop { unit } => write!(formatter, "stop {}", unit.name()),
             Self::Disable { unit } => write!(formatter, "disable {}", unit.name()),
+            Self::MakeDirectory {
+                path,
+                mode,
+                user,
+                group,
+                contents,
+                ..
+            } => {
+                let all = if *contents { ", with what is in it" } else { "" };
+                write!(
+                    formatter,
+                    "make directory {path} ({mode:04o} {user}:{group}{all})"
+                )
+            }
             Self::Write {
                 path,
                 mode,
@@ -133,8 +186,9 @@ impl fmt::Display for Change {
             Self::ResetFailures { unit } => write!(formatter, "reset the failures of {}", unit.name()),
             Self::Start { unit } => write!(formatter, "start {}", unit.name()),
             Self::Restart { unit } => write!(formatter, "restart {}", unit.name()),
+            Self::Reload { unit } => write!(formatter, "reload {}", unit.name()),
             Self::Await { unit } => write!(formatter, "wait for {}", unit.name()),
-            Self::Stamp { unit, .. } => write!(formatter, "note what {} was started with", unit.name()),
+            Self::Stamp { unit, .. } => write!(formatter, "note what {} runs with", unit.name()),
         }
     }
 }
@@ -149,12 +203,28 @@ pub struct ChangeSet(pub Vec<Change>);
 /// What can start with the definitions that the service manager has read already starts first: reading them anew
 /// takes a tenth of a second or more, in which Consul and Docker are on their way. Nomad comes last, when both answer.
 pub fn diff(desired: &DesiredState, observed: &Observed) -> ChangeSet {
+    let directories = directory_changes(desired, observed);
     let files = file_changes(desired, observed);
     let links = link_changes(desired, observed);
-    let mut changes = forget_and_stop(desired, observed, &files);
-    let Starts { enable, first, last } = starts(desired, observed, &changes);
+    let comparison = Comparison {
+        desired,
+        observed,
+        touched: files.iter().filter_map(Change::path).collect(),
+        handed_over: handed_over(desired, &directories),
+    };
+    let mut changes = comparison.forget_and_stop();
+    let Starts { enable, first, last } = comparison.starts();
+    // One that is there, or that goes away now.
+    let defines = |path: &String| {
+        is_definition(path)
+            && (matches!(desired.files.get(path), Some(Some(_)))
+                || files
+                    .iter()
+                    .filter_map(Change::path)
+                    .any(|changed| changed == path))
+    };
     let has_definition = |begun: &Begun| match desired.units.get(&begun.unit) {
-        Some(DesiredUnit::Running(Some(with))) => with.files.iter().any(|path| is_definition(path)),
+        Some(DesiredUnit::Running(Some(with))) => with.files.iter().any(defines),
         _ => false,
     };
     let (defined, plain): (Vec<_>, Vec<_>) = first.iter().partition(|begun| has_definition(begun));
@@ -166,6 +236,7 @@ pub fn diff(desired: &DesiredState, observed: &Observed) -> ChangeSet {
             .iter()
             .chain(&last.iter().collect::<Vec<_>>())
             .any(|begun| begun.change.is_some() && has_definition(begun));
+    changes.extend(directories);
     changes.extend(files);
     changes.extend(links);
     changes.extend(plain.iter().flat_map(|begun| begun.changes()));
@@ -178,41 +249,143 @@ pub fn diff(desired: &DesiredState, observed: &Observed) -> ChangeSet {
     ChangeSet(changes)
 }
 
+/// Units whose state changes its owner.
+fn handed_over(desired: &DesiredState, directories: &[Change]) -> Vec<Unit> {
+    let unit = |change: &Change| match change {
+        Change::MakeDirectory {
+            path, contents: true, ..
+        } => desired.directories.get(path)?.state_of,
+        _ => None,
+    };
+    directories.iter().filter_map(unit).collect()
+}
+
 fn is_definition(path: &str) -> bool {
     path.starts_with("/etc/systemd/system/")
 }
 
-/// Before anything else changes: what no longer holds is forgotten, and what must not run is stopped.
-fn forget_and_stop(desired: &DesiredState, observed: &Observed, files: &[Change]) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for (unit, wanted) in &desired.units {
-        let unit = *unit;
-        let Some(seen) = observed.units.get(&unit) else {
-            continue;
-        };
-        let holds = match wanted {
-            DesiredUnit::Running(Some(with)) => {
-                let rewritten = files
-                    .iter()
-                    .filter_map(Change::path)
-                    .any(|path| with.files.iter().any(|file| file == path));
-                !rewritten && seen.started_with.as_ref() == Some(&with.digest)
-            }
-            DesiredUnit::Running(None) | DesiredUnit::Stopped => false,
-        };
-        if seen.started_with.is_some() && !holds {
-            changes.push(Change::Forget { unit });
+/// What decides about units.
+struct Comparison<'a> {
+    desired: &'a DesiredState,
+    observed: &'a Observed,
+    /// Files that are about to change.
+    touched: Vec<&'a str>,
+    /// Units whose state is about to change its owner: they must not run meanwhile.
+    handed_over: Vec<Unit>,
+}
+
+/// How what a unit runs with compares with what it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// It is the same.
+    All,
+    /// All but what it can read again.
+    AllButReloads,
+    /// It is not, or nobody knows.
+    Not,
+}
+
+impl Comparison<'_> {
+    fn holds(&self, unit: Unit, with: &RunsWith, seen: &ObservedUnit) -> Holds {
+        let touched = |files: &[String]| files.iter().any(|file| self.touched.contains(&file.as_str()));
+        let started = seen.started_with.as_ref() == Some(&with.digest);
+        if !started || touched(&with.files) || self.handed_over.contains(&unit) {
+            return Holds::Not;
         }
-        if *wanted == DesiredUnit::Stopped {
-            if runs(seen) {
+        match &with.reloads {
+            Some(reloads) if touched(&reloads.files) || seen.reloaded.as_ref() != Some(&reloads.digest) => {
+                Holds::AllButReloads
+            }
+            _ => Holds::All,
+        }
+    }
+
+    /// Before anything else changes: what no longer holds is forgotten, and what must not run is stopped.
+    fn forget_and_stop(&self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (unit, wanted) in &self.desired.units {
+            let unit = *unit;
+            let Some(seen) = self.observed.units.get(&unit) else {
+                continue;
+            };
+            let holds = match wanted {
+                DesiredUnit::Running(Some(with)) => self.holds(unit, with, seen),
+                DesiredUnit::Running(None) | DesiredUnit::Stopped => Holds::Not,
+            };
+            match (&seen.started_with, holds) {
+                (Some(_), Holds::Not) => changes.push(Change::Forget { unit }),
+                (Some(started), Holds::AllButReloads) if seen.reloaded.is_some() => {
+                    changes.push(Change::Stamp {
+                        unit,
+                        sha256: started.clone(),
+                        reloaded_sha256: None,
+                    });
+                }
+                _ => {}
+            }
+            let stopped = *wanted == DesiredUnit::Stopped;
+            if (stopped || self.handed_over.contains(&unit)) && runs(seen) {
                 changes.push(Change::Stop { unit });
             }
-            if seen.condition.enabled {
+            if stopped && seen.condition.enabled {
                 changes.push(Change::Disable { unit });
             }
         }
+        changes
     }
-    changes
+
+    /// Consul, Docker and what else a node runs side by side; Nomad when all of them answer: it looks for Consul and
+    /// for Docker at its start, and again only after 15 and 30 seconds.
+    fn starts(&self) -> Starts {
+        let mut starts = Starts::default();
+        for (unit, wanted) in &self.desired.units {
+            let unit = *unit;
+            let DesiredUnit::Running(with) = wanted else {
+                continue;
+            };
+            let seen = self.observed.units.get(&unit);
+            if !seen.is_some_and(|seen| seen.condition.enabled) {
+                starts.enable.push(Change::Enable { unit });
+            }
+            let running = seen.filter(|seen| runs(seen));
+            let active = running.is_some_and(|seen| seen.condition.activity == Activity::Active);
+            let holds = match (running, with) {
+                (Some(seen), Some(with)) => self.holds(unit, with, seen),
+                (Some(_), None) => Holds::All,
+                (None, _) => Holds::Not,
+            };
+            let change = match holds {
+                Holds::All if active => continue,
+                Holds::All => None,
+                Holds::AllButReloads if active => Some(Change::Reload { unit }),
+                // What is still starting cannot be asked to reload.
+                Holds::AllButReloads | Holds::Not => Some(match running {
+                    Some(_) if with.is_some() => Change::Restart { unit },
+                    _ => Change::Start { unit },
+                }),
+            };
+            let begun = Begun {
+                unit,
+                change,
+                failed: seen.is_some_and(|seen| matches!(seen.condition.activity, Activity::Failed(_))),
+                with: with.clone(),
+            };
+            if unit == Unit::Nomad {
+                starts.last.push(begun);
+            } else {
+                starts.first.push(begun);
+            }
+        }
+        starts
+    }
+}
+
+/// What is to be started, and in which order.
+#[derive(Default)]
+struct Starts {
+    enable: Vec<Change>,
+    first: Vec<Begun>,
+    last: Vec<Begun>,
 }
 
 /// A unit that is to run and does not, or not as it should.
@@ -222,8 +395,8 @@ struct Begun {
     change: Option<Change>,
     /// Its failures keep the service manager from starting it.
     failed: bool,
-    /// What it is started with, where that is to be kept.
-    digest: Option<String>,
+    /// What it runs with then, where that is to be kept.
+    with: Option<RunsWith>,
 }
 
 impl Begun {
@@ -235,61 +408,14 @@ impl Begun {
 
     fn finish(&self) -> impl Iterator<Item = Change> + use<> {
         let unit = self.unit;
-        let sha256 = self.digest.clone().filter(|_| self.change.is_some());
-        let stamp = sha256.map(|sha256| Change::Stamp { unit, sha256 });
+        let with = self.with.clone().filter(|_| self.change.is_some());
+        let stamp = with.map(|with| Change::Stamp {
+            unit,
+            sha256: with.digest,
+            reloaded_sha256: with.reloads.map(|reloads| reloads.digest),
+        });
         [Change::Await { unit }].into_iter().chain(stamp)
     }
-}
-
-struct Starts {
-    enable: Vec<Change>,
-    first: Vec<Begun>,
-    last: Vec<Begun>,
-}
-
-/// Consul, Docker and what else a node runs side by side; Nomad when all of them answer: it looks for Consul and for
-/// Docker at its start, and again only after 15 and 30 seconds.
-fn starts(desired: &DesiredState, observed: &Observed, before: &[Change]) -> Starts {
-    let mut starts = Starts {
-        enable: Vec::new(),
-        first: Vec::new(),
-        last: Vec::new(),
-    };
-    for (unit, wanted) in &desired.units {
-        let unit = *unit;
-        let DesiredUnit::Running(with) = wanted else {
-            continue;
-        };
-        let seen = observed.units.get(&unit);
-        if !seen.is_some_and(|seen| seen.condition.enabled) {
-            starts.enable.push(Change::Enable { unit });
-        }
-        let digest = with.as_ref().map(|with| &with.digest);
-        let running = seen.is_some_and(runs);
-        let stamped = seen.and_then(|seen| seen.started_with.as_ref());
-        let forgotten = before.contains(&Change::Forget { unit });
-        let as_it_should = running && !forgotten && (digest.is_none() || digest == stamped);
-        if as_it_should && seen.is_some_and(|seen| seen.condition.activity == Activity::Active) {
-            continue;
-        }
-        let change = match (as_it_should, running && digest.is_some()) {
-            (true, _) => None,
-            (false, true) => Some(Change::Restart { unit }),
-            (false, false) => Some(Change::Start { unit }),
-        };
-        let begun = Begun {
-            unit,
-            change,
-            failed: seen.is_some_and(|seen| matches!(seen.condition.activity, Activity::Failed(_))),
-            digest: digest.cloned(),
-        };
-        if unit == Unit::Nomad {
-            starts.last.push(begun);
-        } else {
-            starts.first.push(begun);
-        }
-    }
-    starts
 }
 
 /// Whether something of the unit may be running.
@@ -313,6 +439,37 @@ fn link_changes(desired: &DesiredState, observed: &Observed) -> Vec<Change> {
         .collect()
 }
 
+/// Numbers of a user and a group; that they exist was found when the node was looked at.
+fn numbers(observed: &Observed, user: &str, group: &str) -> (u32, u32) {
+    let user = observed.accounts.users.get(user);
+    let gid = observed.accounts.groups.get(group);
+    (
+        user.map(|user| user.uid).unwrap_or_default(),
+        gid.copied().unwrap_or_default(),
+    )
+}
+
+fn directory_changes(desired: &DesiredState, observed: &Observed) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (path, wanted) in &desired.directories {
+        let (uid, gid) = numbers(observed, &wanted.user, &wanted.group);
+        let seen = observed.directories.get(path);
+        let owned = seen.is_some_and(|seen| (seen.uid, seen.gid) == (uid, gid));
+        if !owned || seen.is_none_or(|seen| seen.mode != wanted.mode) {
+            changes.push(Change::MakeDirectory {
+                path: path.clone(),
+                mode: wanted.mode,
+                user: wanted.user.clone(),
+                group: wanted.group.clone(),
+                contents: wanted.state_of.is_some() && seen.is_some() && !owned,
+                uid,
+                gid,
+            });
+        }
+    }
+    changes
+}
+
 fn file_changes(desired: &DesiredState, observed: &Observed) -> Vec<Change> {
     let mut changes = Vec::new();
     for (path, wanted) in &desired.files {
@@ -327,13 +484,12 @@ fn file_changes(desired: &DesiredState, observed: &Observed) -> Vec<Change> {
                 group,
             }) => {
                 let sha256 = render::digest(content);
-                let uid = observed.users.get(user).copied().unwrap_or_default();
-                let gid = observed.groups.get(group).copied().unwrap_or_default();
+                let (uid, gid) = numbers(observed, user, group);
                 let same = seen.is_some_and(|seen| {
                     seen.digest == sha256 && seen.mode == *mode && seen.uid == uid && seen.gid == gid
                 });
                 if !same {
-                    let (path, content) = (path.clone(), content.clone());
+                    let (path, content) = (path.clone(), Content(content.clone()));
                     changes.push(Change::Write {
                         path,
                         sha256,

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::diff::Change;
 use super::judge::JudgeError;
-use super::stamp;
+use super::stamp::{self, Stamp};
 use crate::host::{FileError, Files, ProgramError};
 use crate::node::health::ConsulApi;
 use crate::node::render::Unit;
@@ -82,18 +82,38 @@ impl<'a> Executor<'a> {
             Change::Forget { unit } => Ok(stamp::forget(files, *unit)?),
             Change::Stop { unit } => serve(manager.stop(unit.name())),
             Change::Disable { unit } => serve(manager.disable(unit.name())),
+            Change::MakeDirectory {
+                path,
+                mode,
+                uid,
+                gid,
+                contents,
+                ..
+            } => Ok(files.make_directory_for(path, *mode, (*uid, *gid), *contents)?),
             Change::Write { .. } | Change::Remove { .. } | Change::Link { .. } => Ok(file(files, change)?),
             Change::ReloadDefinitions => serve(manager.reload_definitions()),
             Change::Enable { unit } => serve(manager.enable(unit.name())),
             Change::ResetFailures { unit } => serve(manager.reset_failures(unit.name())),
             Change::Start { unit } => serve(manager.start(unit.name())),
             Change::Restart { unit } => serve(manager.restart(unit.name())),
+            Change::Reload { unit } => serve(manager.reload(unit.name())),
             Change::Await { unit } => self.wait(&[*unit], |_| Ok(()), |_| Ok(())),
-            Change::Stamp { unit, sha256 } => Ok(stamp::write(files, *unit, sha256)?),
+            Change::Stamp {
+                unit,
+                sha256,
+                reloaded_sha256,
+            } => {
+                let stamp = Stamp {
+                    started_with: Some(sha256.clone()),
+                    reloaded: reloaded_sha256.clone(),
+                };
+                Ok(stamp::write(files, *unit, &stamp)?)
+            }
         }
     }
 
-    /// Waits until every unit does its work. `ready` hears of each as it comes up; `trouble` hears of each that ended badly at least once, and may say that waiting is of no use.
+    /// Waits until every unit does its work. `ready` hears of each as it comes up; `trouble` hears of each that ended
+    /// badly at least once, and may say that waiting is of no use.
     pub(super) fn wait(
         &self,
         units: &[Unit],
@@ -176,6 +196,15 @@ pub(super) fn file(files: &Files, change: &Change) -> Result<(), FileError> {
         Change::Write {
             path,
             mode,
+            user,
+            uid,
+            gid,
+            content,
+            ..
+        } if user != "root" => files.write_for(path, &content.0, *mode, (*uid, *gid)),
+        Change::Write {
+            path,
+            mode,
             uid,
             gid,
             content,
@@ -183,7 +212,7 @@ pub(super) fn file(files: &Files, change: &Change) -> Result<(), FileError> {
         } => files.write_atomic_with(path, *mode, |file| {
             // The owner before the name: whoever sees the file under its name can read it if it may.
             fchown(file.as_fd(), Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
-            file.write_all(content)
+            file.write_all(&content.0)
         }),
         Change::Link { path, target } => files.link(path, target),
         Change::Remove { path } => files.remove(path),

@@ -10,9 +10,9 @@ mod stamp;
 mod verdict;
 
 pub(crate) use carry_out::Listeners;
-pub use diff::{Change, ChangeSet, diff};
+pub use diff::{Change, ChangeSet, Content, diff};
 pub use execute::{ExecuteError, Executor, Ports};
 pub use judge::{JudgeError, judge, validators, write_tree};
 pub(crate) use observe::{Conditions, conditions, observe_after};
-pub use observe::{ObserveError, Observed, ObservedFile, observe};
+pub use observe::{ObserveError, Observed, ObservedDirectory, ObservedFile, ObservedUnit, observe};
 pub(crate) use verdict::{Judgement, Verdicts};

@@ -1,13 +1,14 @@
-//! Owns looking at a node: files by digest, mode and owner, units by condition and stamp.
+//! Owns looking at a node: directories and files by digest, mode and owner, units by condition and stamp.
 //! Touches files (reading) and the service manager (asking).
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::stamp;
-use crate::host::{FileError, Files, ProgramError};
-use crate::node::render::{self, DesiredFile, DesiredState, DesiredUnit, Unit};
+use super::stamp::{self, Stamp};
+use crate::host::{FileError, Files, Plain, ProgramError};
+use crate::node::accounts::Accounts;
+use crate::node::render::{self, DesiredState, DesiredUnit, Unit};
 use crate::node::services::{Activity, Condition, ServiceManager};
 
 /// A file as it is.
@@ -23,6 +24,17 @@ pub struct ObservedFile {
     pub gid: u32,
 }
 
+/// A directory as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedDirectory {
+    /// Permission bits.
+    pub mode: u32,
+    /// User by number.
+    pub uid: u32,
+    /// Group by number.
+    pub gid: u32,
+}
+
 /// A unit as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedUnit {
@@ -30,21 +42,23 @@ pub struct ObservedUnit {
     pub condition: Condition,
     /// Digest of what it was started with, if that is known.
     pub started_with: Option<String>,
+    /// Digest of what it read again since, if that is known.
+    pub reloaded: Option<String>,
 }
 
 /// What a node is, as far as a desired state asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// Directories that exist, by path.
+    pub directories: BTreeMap<String, ObservedDirectory>,
     /// Files that exist, by path.
     pub files: BTreeMap<String, ObservedFile>,
     /// Targets of symbolic links that exist, by path.
     pub links: BTreeMap<String, String>,
     /// Units, by name. Empty where there is no service manager to ask.
     pub units: BTreeMap<Unit, ObservedUnit>,
-    /// Numbers of the users that exist, by name.
-    pub users: BTreeMap<String, u32>,
-    /// Numbers of the groups that exist, by name.
-    pub groups: BTreeMap<String, u32>,
+    /// Users and groups that exist.
+    pub accounts: Accounts,
 }
 
 /// A node could not be looked at.
@@ -95,8 +109,8 @@ pub(crate) fn conditions(manager: &dyn ServiceManager) -> Result<Conditions, Pro
 /// a first boot. On any other the service manager may have started one between two looks, with files that are not the
 /// ones that it should have.
 fn still_hold(conditions: &Conditions) -> bool {
-    let own = conditions.iter().filter(|(unit, _)| !unit.of_the_base());
-    own.into_iter().all(|(_, condition)| {
+    let mut own = conditions.iter().filter(|(unit, _)| !unit.of_the_base());
+    own.all(|(_, condition)| {
         !condition.enabled && matches!(condition.activity, Activity::Inactive | Activity::Absent)
     })
 }
@@ -118,16 +132,32 @@ pub(crate) fn observe_after(
     manager: Option<&dyn ServiceManager>,
 ) -> Result<Observed, ObserveError> {
     let mut observed = Observed {
-        users: numbers(files, "/etc/passwd")?,
-        groups: numbers(files, "/etc/group")?,
+        accounts: Accounts::read(files)?,
         ..Observed::default()
     };
+    for (path, directory) in &desired.directories {
+        owned(&directory.user, &directory.group, &observed.accounts)?;
+        if let (Some(mode), Some((uid, gid))) = (files.mode(path)?, files.owner(path)?) {
+            let seen = ObservedDirectory { mode, uid, gid };
+            observed.directories.insert(path.clone(), seen);
+        }
+    }
     for (path, file) in &desired.files {
         if let Some(file) = file {
-            owned(file, &observed)?;
+            owned(&file.user, &file.group, &observed.accounts)?;
         }
-        let (content, mode, owner) = (files.read(path)?, files.mode(path)?, files.owner(path)?);
-        if let (Some(content), Some(mode), Some((uid, gid))) = (content, mode, owner) {
+        let of_user = file.as_ref().is_some_and(|file| file.user != "root");
+        let seen = if of_user {
+            files.read_for(path)?
+        } else {
+            look_at(files, path)?
+        };
+        if let Some(Plain {
+            content,
+            mode,
+            owner: (uid, gid),
+        }) = seen
+        {
             let digest = render::digest(&content);
             let seen = ObservedFile {
                 digest,
@@ -162,15 +192,19 @@ pub(crate) fn observe_after(
     };
     for ((unit, wanted), condition) in desired.units.iter().zip(conditions) {
         let to_come = comes_with_its_files(*unit, wanted, desired);
-        if condition.activity == Activity::Absent && wanted != &DesiredUnit::Stopped && !to_come {
+        if condition.activity == Activity::Absent && *wanted != DesiredUnit::Stopped && !to_come {
             return Err(ObserveError::NoService { unit: unit.name() });
         }
-        let started_with = stamp::read(files, *unit)?;
+        let Stamp {
+            started_with,
+            reloaded,
+        } = stamp::read(files, *unit)?;
         observed.units.insert(
             *unit,
             ObservedUnit {
                 condition,
                 started_with,
+                reloaded,
             },
         );
     }
@@ -193,35 +227,30 @@ fn comes_with_its_files(unit: Unit, wanted: &DesiredUnit, desired: &DesiredState
         .any(|path| definitions.contains(path) && written(path))
 }
 
-fn owned(file: &DesiredFile, observed: &Observed) -> Result<(), ObserveError> {
-    if !observed.users.contains_key(&file.user) {
-        let user = file.user.clone();
+fn look_at(files: &Files, path: &str) -> Result<Option<Plain>, FileError> {
+    let (content, mode, owner) = (files.read(path)?, files.mode(path)?, files.owner(path)?);
+    let (Some(content), Some(mode), Some(owner)) = (content, mode, owner) else {
+        return Ok(None);
+    };
+    Ok(Some(Plain { content, mode, owner }))
+}
+
+fn owned(user: &str, group: &str, accounts: &Accounts) -> Result<(), ObserveError> {
+    if !accounts.users.contains_key(user) {
+        let user = user.to_owned();
         return Err(ObserveError::NoUser { user });
     }
-    if !observed.groups.contains_key(&file.group) {
-        let group = file.group.clone();
+    if !accounts.groups.contains_key(group) {
+        let group = group.to_owned();
         return Err(ObserveError::NoGroup { group });
     }
     Ok(())
 }
 
-/// Names and numbers of passwd(5) or group(5).
-fn numbers(files: &Files, path: &str) -> Result<BTreeMap<String, u32>, FileError> {
-    let content = files.read(path)?.unwrap_or_default();
-    let lines = String::from_utf8_lossy(&content).into_owned();
-    Ok(lines
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            Some((name.to_owned(), fields.nth(1)?.parse().ok()?))
-        })
-        .collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::render::{DesiredFile, RunsWith};
 
     #[test]
     fn a_unit_may_come_with_its_own_files() {
@@ -232,25 +261,20 @@ mod tests {
             group: "root".to_owned(),
         };
         let path = "/etc/systemd/system/cos-dns.service".to_owned();
-        let with = render::RunsWith {
+        let with = RunsWith {
             digest: String::new(),
             files: vec!["/etc/cos/dns.nft".to_owned(), path.clone()],
+            reloads: None,
         };
-        let mut desired = DesiredState {
-            files: [(path.clone(), Some(file))].into(),
-            links: BTreeMap::new(),
-            units: BTreeMap::new(),
-        };
+        let mut desired = DesiredState::default();
+        desired.files.insert(path.clone(), Some(file));
         let wanted = DesiredUnit::Running(Some(with));
         assert!(comes_with_its_files(Unit::Dns, &wanted, &desired));
         assert!(!comes_with_its_files(Unit::Consul, &wanted, &desired));
         desired.files.insert(path, None);
         assert!(!comes_with_its_files(Unit::Dns, &wanted, &desired));
-        assert!(!comes_with_its_files(
-            Unit::Dns,
-            &DesiredUnit::Running(None),
-            &desired
-        ));
+        let plain = DesiredUnit::Running(None);
+        assert!(!comes_with_its_files(Unit::Dns, &plain, &desired));
     }
 
     #[test]

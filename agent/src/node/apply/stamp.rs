@@ -18,30 +18,66 @@ fn lasting(unit: Unit) -> String {
     format!("/var/lib/cos-agent/started/{}", unit.name())
 }
 
-/// What a running unit was started with, if that is known. It holds only while the unit's files are what they were.
-pub(super) fn read(files: &Files, unit: Unit) -> Result<Option<String>, FileError> {
+/// What a running unit was started with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// Digest of it; none if it is not known.
+    pub(super) started_with: Option<String>,
+    /// Digest of what it read again since.
+    pub(super) reloaded: Option<String>,
+}
+
+impl Stamp {
+    fn of<'a>(mut lines: impl Iterator<Item = &'a str>) -> Self {
+        let mut digest = || {
+            lines
+                .next()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .map(str::to_owned)
+        };
+        Self {
+            started_with: digest(),
+            reloaded: digest(),
+        }
+    }
+}
+
+/// What a unit that runs was started with. It holds only while the unit's files are what they were.
+pub(super) fn read(files: &Files, unit: Unit) -> Result<Stamp, FileError> {
     if let Some(stamp) = text(files, &of_this_boot(unit))? {
-        return Ok(Some(stamp.trim().to_owned()));
+        return Ok(Stamp::of(stamp.lines()));
     }
     let Some(boot) = text(files, BOOT_ID)? else {
-        return Ok(None);
+        return Ok(Stamp::default());
     };
     let stamp = text(files, &lasting(unit))?.unwrap_or_default();
     let mut lines = stamp.lines();
     let earlier = lines
         .next()
         .is_some_and(|then| !then.is_empty() && then != boot.trim());
-    Ok(lines.next().filter(|_| earlier).map(str::to_owned))
+    Ok(if earlier {
+        Stamp::of(lines)
+    } else {
+        Stamp::default()
+    })
 }
 
 /// Keeps it.
-pub(super) fn write(files: &Files, unit: Unit, digest: &str) -> Result<(), FileError> {
+pub(super) fn write(files: &Files, unit: Unit, stamp: &Stamp) -> Result<(), FileError> {
+    let digests: Vec<&str> = stamp
+        .started_with
+        .iter()
+        .chain(&stamp.reloaded)
+        .map(String::as_str)
+        .collect();
+    let digests = digests.join("\n");
     // The lasting one first: without the other it says nothing in this boot.
     if let Some(boot) = text(files, BOOT_ID)? {
-        let text = format!("{}\n{digest}\n", boot.trim());
+        let text = format!("{}\n{digests}\n", boot.trim());
         files.write_atomic(lasting(unit), text.as_bytes(), 0o644)?;
     }
-    files.write_atomic(of_this_boot(unit), digest.as_bytes(), 0o644)
+    files.write_atomic(of_this_boot(unit), digests.as_bytes(), 0o644)
 }
 
 /// Forgets it.
@@ -71,23 +107,32 @@ mod tests {
                 .write_atomic(BOOT_ID, format!("{id}\n").as_bytes(), 0o444)
                 .unwrap();
         };
-        let stamp = || read(&files, Unit::Consul).unwrap();
+        let read = || read(&files, Unit::Consul).unwrap();
+        let stamp = Stamp {
+            started_with: Some("digest".to_owned()),
+            reloaded: Some("another".to_owned()),
+        };
+        let nothing = Stamp::default();
         boot("first");
-        assert_eq!(stamp(), None);
-        write(&files, Unit::Consul, "digest").unwrap();
-        assert_eq!(stamp().as_deref(), Some("digest"));
+        assert_eq!(read(), nothing);
+        write(&files, Unit::Consul, &stamp).unwrap();
+        assert_eq!(read(), stamp);
         // Somebody took away the note of this boot: what ran since is not known.
         files.remove("/run").unwrap();
-        assert_eq!(stamp(), None);
+        assert_eq!(read(), nothing);
         boot("second");
-        assert_eq!(stamp().as_deref(), Some("digest"));
+        assert_eq!(read(), stamp);
         forget(&files, Unit::Consul).unwrap();
-        assert_eq!(stamp(), None);
+        assert_eq!(read(), nothing);
         // A machine that does not tell its boots has the one note only.
         files.remove(BOOT_ID).unwrap();
-        write(&files, Unit::Consul, "digest").unwrap();
-        assert_eq!(stamp().as_deref(), Some("digest"));
+        let without = Stamp {
+            reloaded: None,
+            ..stamp
+        };
+        write(&files, Unit::Consul, &without).unwrap();
+        assert_eq!(read(), without);
         files.remove("/run").unwrap();
-        assert_eq!(stamp(), None);
+        assert_eq!(read(), nothing);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The rule: nothing that runs is touched for a configuration that was not judged. A product that does not run yet has
 //! nothing to lose: it judges its configuration itself when it starts, by the same code as its validator, and what it
-//! refuses never runs. Why this is so and what it costs: `_docs/decisions/0011-start-is-the-first-judgement.md`.
+//! refuses never runs. Why this is so and what it costs: `_docs/decisions/0010-start-is-the-first-judgement.md`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -86,12 +86,14 @@ impl Verdicts {
             digests: BTreeMap::new(),
         };
         for product in [Product::Consul, Product::Nomad] {
-            if !matches!(desired.files.get(configuration(product)), Some(Some(_))) {
+            let written = |path: &&str| matches!(desired.files.get(*path), Some(Some(_)));
+            let Some(ours) = configuration(product).filter(written) else {
                 continue;
-            }
-            let digest = digest(product, desired, files)?;
+            };
+            let digest = digest(product, ours, desired, files)?;
             let accepted = digest.is_some() && kept.0.get(&key(product)) == digest.as_ref();
-            let runs = observed.units.get(&unit(product)).is_some_and(|seen| {
+            let seen = unit(product).and_then(|unit| observed.units.get(&unit));
+            let runs = seen.is_some_and(|seen| {
                 !matches!(seen.condition.activity, Activity::Inactive | Activity::Failed(_))
             });
             verdicts
@@ -121,7 +123,7 @@ impl Verdicts {
     pub(crate) fn judged_by_start(&self, of: Unit) -> Option<Product> {
         self.products(Judgement::ByStart)
             .into_iter()
-            .find(|product| unit(*product) == of)
+            .find(|product| unit(*product) == Some(of))
     }
 
     /// Keeps that all of it was accepted, if that is not known yet.
@@ -143,10 +145,11 @@ impl Verdicts {
     }
 }
 
-const fn unit(product: Product) -> Unit {
+const fn unit(product: Product) -> Option<Unit> {
     match product {
-        Product::Consul => Unit::Consul,
-        Product::Nomad => Unit::Nomad,
+        Product::Consul => Some(Unit::Consul),
+        Product::Nomad => Some(Unit::Nomad),
+        Product::Systemd => None,
     }
 }
 
@@ -156,11 +159,15 @@ fn key(product: Product) -> String {
 
 /// Over everything that the verdict depends on: which file the binary is, what COS puts below the product's folder,
 /// and what operators put beside it. None where there is no binary to identify.
-fn digest(product: Product, desired: &DesiredState, files: &Files) -> Result<Option<String>, JudgeError> {
+fn digest(
+    product: Product,
+    ours: &str,
+    desired: &DesiredState,
+    files: &Files,
+) -> Result<Option<String>, JudgeError> {
     let Some(binary) = FileIdentity::of(files, product.binary()) else {
         return Ok(None);
     };
-    let ours = configuration(product);
     let folder = format!("/opt/{}/", key(product));
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     for (path, file) in desired.files.iter().filter(|(path, _)| path.starts_with(&folder)) {
@@ -168,7 +175,7 @@ fn digest(product: Product, desired: &DesiredState, files: &Files) -> Result<Opt
             all.insert(path.clone(), render::digest(&file.content));
         }
     }
-    for (path, content) in neighbours(files, Path::new(ours))? {
+    for (path, content) in neighbours(desired, files, Path::new(ours))? {
         let path = path.to_string_lossy().into_owned();
         // What COS writes over is not read any more.
         all.entry(path).or_insert_with(|| render::digest(&content));
@@ -181,8 +188,10 @@ fn digest(product: Product, desired: &DesiredState, files: &Files) -> Result<Opt
 mod tests {
     use super::super::observe::ObservedUnit;
     use super::*;
+    use crate::node::accounts::Accounts;
     use crate::node::config::{self, Role};
-    use crate::node::render::{Version, Versions};
+    use crate::node::render::{Init, Installed, Version, Versions};
+    use crate::node::secrets::Fetched;
     use crate::node::services::Condition;
     use crate::node::sources::InstanceFacts;
 
@@ -192,8 +201,19 @@ mod tests {
         let versions = Versions {
             consul: Version::new(1, 21, 5),
             nomad: Version::new(1, 11, 0),
+            init: Init::Unknown,
         };
-        render::render(&spec, &versions).unwrap()
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::new(folder.path());
+        let passwd = b"root:x:0:0::/root:/bin/sh\nconsul:x:990:990::/:/bin/false\n";
+        files.write_atomic("/etc/passwd", passwd, 0o644).unwrap();
+        let group = b"root:x:0:\nconsul:x:990:\nnomad:x:991:\n";
+        files.write_atomic("/etc/group", group, 0o644).unwrap();
+        let installed = Installed {
+            versions,
+            accounts: Accounts::read(&files).unwrap(),
+        };
+        render::render(&spec, &installed, &Fetched::default()).unwrap()
     }
 
     fn observed(activity: &Activity) -> Observed {
@@ -208,6 +228,7 @@ mod tests {
                 ObservedUnit {
                     condition,
                     started_with: None,
+                    reloaded: None,
                 },
             );
         }

@@ -1,7 +1,8 @@
 //! Owns what single values must look like, in the words of the product that reads them.
 //! Touches nothing. Each check gives the rest of a sentence that begins with the key path.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// Nomad's and Consul's servers vote: an even number of them fails at the same count as one less.
 pub(super) fn bootstrap_expect(number: i64) -> Result<u32, String> {
@@ -70,10 +71,23 @@ pub(super) fn tag(text: &str, longest: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// An address or host name, with a port or without.
+/// An address or host name, with a port or without; an IPv6 address with a port stands in brackets.
 pub(super) fn join_address(text: &str) -> Result<(), String> {
-    if text.parse::<IpAddr>().is_ok() || text.parse::<std::net::SocketAddr>().is_ok() {
+    let wrong = || {
+        Err(format!(
+            "must be an address or a host name, with a port or without, got \"{text}\""
+        ))
+    };
+    if text.parse::<IpAddr>().is_ok() {
         return Ok(());
+    }
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
+    if let Some((host, port)) = bracketed {
+        return if host.parse::<Ipv6Addr>().is_ok() && is_port(port) {
+            Ok(())
+        } else {
+            wrong()
+        };
     }
     let (host, port) = text
         .split_once(':')
@@ -85,17 +99,25 @@ pub(super) fn join_address(text: &str) -> Result<(), String> {
                 .all(|character| character.is_ascii_alphanumeric() || character == '-')
             && !label.starts_with('-')
     };
-    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
     // Four numbers that are no address are a typing error, not a host name.
     let numeric = host
         .chars()
         .all(|character| character.is_ascii_digit() || character == '.');
-    if port_fits && !numeric && host.split('.').all(label) {
+    let host_fits = if numeric {
+        host.parse::<Ipv4Addr>().is_ok()
+    } else {
+        host.split('.').all(label)
+    };
+    if host_fits && port.is_none_or(is_port) {
         return Ok(());
     }
-    Err(format!(
-        "must be an address or a host name, with a port or without, got \"{text}\""
-    ))
+    wrong()
+}
+
+/// 1 to 65535, without signs and leading zeros.
+fn is_port(text: &str) -> bool {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits && !text.starts_with('0') && text.parse::<u16>().is_ok()
 }
 
 /// An IP address.
@@ -111,15 +133,39 @@ pub(super) fn account(text: &str) -> Result<(), String> {
         .ok_or_else(|| format!("must be an account id of twelve digits in quotes, got \"{text}\""))
 }
 
-/// An AWS region.
+/// An AWS region: words and a number, as botocore's `partitions.json` has them.
 pub(super) fn region(text: &str) -> Result<(), String> {
-    let fits =
-        |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
-    let shaped = text.contains('-') && text.ends_with(|character: char| character.is_ascii_digit());
-    if shaped && text.chars().all(fits) {
+    let mut parts: Vec<&str> = text.split('-').collect();
+    let number = parts.pop().unwrap_or_default();
+    let word = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
+    let numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    if parts.len() >= 2 && parts.iter().all(word) && numbered {
         return Ok(());
     }
     Err(format!("must be a region such as eu-central-1, got \"{text}\""))
+}
+
+/// A time: numbers with units.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("must be a time such as 90s, 5m or 1h30m, got \"{text}\"");
+    let mut rest = text;
+    let mut parts = 0;
+    while !rest.is_empty() {
+        let behind = rest.trim_start_matches(|character: char| character.is_ascii_digit());
+        let digits = rest.len() - behind.len();
+        let unit = ["ms", "s", "m", "h", "d"]
+            .into_iter()
+            .find_map(|unit| behind.strip_prefix(unit));
+        rest = match unit {
+            Some(behind) if (1..=9).contains(&digits) => behind,
+            _ => return Err(wrong()),
+        };
+        parts += 1;
+    }
+    if parts == 0 {
+        return Err(wrong());
+    }
+    humantime::parse_duration(text).map_err(|_| wrong())
 }
 
 /// Users: what useradd(8) takes.
@@ -141,7 +187,7 @@ pub(super) fn absolute_path(text: &str) -> Result<(), String> {
     let special = |character: char| {
         character.is_whitespace()
             || character.is_control()
-            || matches!(character, '"' | '\'' | '$' | '%' | '\\')
+            || matches!(character, '"' | '\'' | '$' | '%' | '\\' | '\u{feff}')
     };
     let segments = text.strip_prefix('/').map(|rest| rest.split('/'));
     let plain = |segment: &str| !segment.is_empty() && segment != "." && segment != "..";

@@ -4,7 +4,11 @@
 //! `node_config` has every key, with its documentation; `values` what single values may be; `record` how a type is
 //! read and described; `roles` and `rules` what goes together; `tree` and `merge` documents before they have a meaning.
 
+#[cfg(test)]
+mod agreement;
 mod check;
+mod defaults;
+mod disks;
 mod fault;
 mod merge;
 mod node_config;
@@ -18,14 +22,19 @@ mod schema;
 mod tree;
 mod values;
 
+pub use defaults::{Default, defaults};
 pub use fault::{Fault, Faults};
 pub use node_config::*;
-pub use node_spec::{ConsulSpec, NodeSpec, NomadClientSpec, NomadSpec};
-pub use read::{Explained, explain, read};
+pub use node_spec::{
+    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, KeyPair, NodeSpec, NomadClientSpec,
+    NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec,
+};
+pub use read::{Explained, Included, explain, included, read, roles};
 pub use record::Number;
 pub use resolve::{ResolveError, asks_for_group, resolve};
 pub use roles::{Role, Roles};
-pub use schema::{json_schema, reference};
+pub use schema::{Slot, json_schema, reference, slot, top_keys};
+pub(crate) use tree::plain;
 pub use values::*;
 
 /// Version of the document that this code reads.

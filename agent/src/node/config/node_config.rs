@@ -56,11 +56,11 @@ record! {
 
 record! {
     /// What a user says of Consul.
-    pub struct ConsulConfig {
+    pub struct ConsulConfig derives Default {
         /// Consul's datacenter; the AWS region if absent. All five Nomad datacenters share it.
         datacenter: Option<ConsulDatacenter>,
-        /// How the Consul servers are found.
-        retry_join: RetryJoin,
+        /// How the Consul servers are found. Needed, unless `manage_configuration` is false.
+        retry_join: Option<RetryJoin>,
         /// How many Consul servers form the cluster: 1, 3, 5, 7, 9, or `auto-scaling-group` for as many as the
         /// instance's group should have. Needed by `consul-server`, and never assumed.
         bootstrap_expect: Option<BootstrapExpect>,
@@ -70,7 +70,8 @@ record! {
         data_dir: Option<AbsolutePath>,
         /// Whether a server shows the web interface; true if absent.
         ui: Option<bool>,
-        /// Key that encrypts gossip: 32 bytes in base64, as `consul keygen` makes it.
+        /// Key that encrypts gossip: 32 bytes in base64, as `consul keygen` makes it. It counts when an agent starts
+        /// for the first time; later the agents' own keyring does, which `consul keyring` rotates.
         gossip_key: Option<SecretSource>,
         /// Encryption of RPC and HTTPS; none if absent.
         tls: Option<ConsulTlsConfig>,
@@ -127,7 +128,7 @@ record! {
 }
 
 record! {
-    /// Autopilot of Consul's or Nomad's servers. What is absent is the product's own default.
+    /// Autopilot of Consul's servers. What is absent is Consul's own default.
     pub struct AutopilotConfig derives Default {
         /// Whether dead servers are removed; true if absent.
         cleanup_dead_servers: Option<bool>,
@@ -145,6 +146,24 @@ record! {
         disable_upgrade_migration: Option<bool>,
         /// Consul Enterprise: key of `node_meta` that names the version.
         upgrade_version_tag: Option<MetaKey>,
+    }
+}
+
+record! {
+    /// Autopilot of Nomad's servers. What is absent is Nomad's own default.
+    pub struct NomadAutopilotConfig derives Default {
+        /// Whether dead servers are removed; true if absent.
+        cleanup_dead_servers: Option<bool>,
+        /// Longest time without contact with the leader of a healthy server; 200ms if absent.
+        last_contact_threshold: Option<Duration>,
+        /// How many log entries a healthy server may be behind; 250 if absent.
+        max_trailing_logs: Option<Number<1, 1_000_000>>,
+        /// How long a new server must be healthy before it may vote; 10s if absent.
+        server_stabilization_time: Option<Duration>,
+        /// Fewest servers that removal of dead ones leaves.
+        min_quorum: Option<Number<0, 9>>,
+        /// Nomad Enterprise: whether upgrade migration is off.
+        disable_upgrade_migration: Option<bool>,
     }
 }
 
@@ -180,12 +199,13 @@ record! {
         meta: BTreeMap<MetaKey, PlainText>,
         /// Folders of a client that jobs may mount, by name. They must exist when Nomad starts.
         host_volumes: BTreeMap<VolumeName, HostVolumeConfig>,
-        /// Free options of a client (`client.options`).
+        /// Free options of a client (`client.options`), but for those of Docker, which COS sets in its plugin block.
         client_options: BTreeMap<OptionKey, PlainText>,
         /// How long a client that stops waits for its jobs to move away; 5m if absent.
         drain_deadline: Option<Duration>,
         /// Key that encrypts gossip of servers: 32 bytes in base64, as `nomad operator gossip keyring generate`
-        /// makes it.
+        /// makes it. It counts when a server starts for the first time; later its own keyring does, which
+        /// `nomad operator gossip keyring` rotates.
         gossip_key: Option<SecretSource>,
         /// Encryption of RPC and HTTP; none if absent.
         tls: Option<NomadTlsConfig>,
@@ -195,10 +215,11 @@ record! {
         consul_token: Option<SecretSource>,
         /// What servers ask of clients that they do not know yet; Nomad's own default if absent.
         client_introduction: Option<ClientIntroduction>,
-        /// Token with which a client introduces itself.
+        /// Token with which a client introduces itself (Nomad 1.11): Nomad reads it when it starts, until it is
+        /// registered.
         introduction_token: Option<SecretSource>,
         /// How servers look after each other.
-        autopilot: AutopilotConfig,
+        autopilot: NomadAutopilotConfig,
         /// What Nomad measures.
         telemetry: TelemetryConfig,
         /// How much the agent says; info if absent.
@@ -240,13 +261,13 @@ record! {
 }
 
 record! {
-    /// What Nomad measures; each is true if absent.
+    /// What Nomad measures.
     pub struct TelemetryConfig derives Default {
-        /// Use of resources by allocations.
+        /// Use of resources by allocations; true if absent.
         publish_allocation_metrics: Option<bool>,
-        /// Use of resources by the node.
+        /// Use of resources by the node; true if absent.
         publish_node_metrics: Option<bool>,
-        /// In Prometheus's format at /v1/metrics?format=prometheus.
+        /// In Prometheus's format at /v1/metrics?format=prometheus; true if absent.
         prometheus_metrics: Option<bool>,
     }
 }
@@ -256,7 +277,8 @@ record! {
     pub struct EcrConfig derives Default {
         /// Registries beside the instance's own account and region.
         registries: Vec<Registry>,
-        /// Users who get the same credentials for `docker pull` by hand, such as ec2-user.
+        /// Users who get the same credentials for `docker pull` by hand, such as ec2-user. Their
+        /// `.docker/config.json` is COS's then.
         users: Vec<UserName>,
     }
 }

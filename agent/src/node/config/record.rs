@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::check;
 use super::fault::Fault;
 use super::tree::{self, Node, Said, Value};
 
@@ -200,7 +201,13 @@ macro_rules! texts {
             }
             const PATTERN: &'static str = $pattern;
         }
-    )* };
+    )*
+
+        /// Each pattern beside the check that it stands for.
+        #[cfg(test)]
+        pub(super) const TEXTS: &[(&str, &str, fn(&str) -> Result<(), String>)] =
+            &[$( (stringify!($name), $pattern, $check) ),*];
+    };
 }
 pub(super) use texts;
 
@@ -430,16 +437,13 @@ impl<const LOWEST: i64, const HIGHEST: i64> Read for Number<LOWEST, HIGHEST> {
 
 impl Read for Duration {
     fn read(node: &Node, path: &str, reader: &mut Reader) -> Option<Self> {
-        reader.text(node, path, |text| {
-            humantime::parse_duration(text)
-                .map_err(|_| format!("must be a time such as 90s, 5m or 1h30m, got \"{text}\""))
-        })
+        reader.text(node, path, check::duration)
     }
 
     fn schema() -> Json {
         json!({
             "type": "string",
-            "pattern": "^([0-9]+ ?(ms|s|sec|m|min|h|hr|d|day|days) ?)+$",
+            "pattern": "^([0-9]{1,9}(ms|s|m|h|d))+$",
             "description": "A time such as 90s, 5m or 1h30m.",
         })
     }

@@ -1,15 +1,32 @@
 //! Owns how a `NodeConfig` and the facts of an instance become a `NodeSpec`, with every default filled in.
 //! Touches nothing.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
 use thiserror::Error;
 
 use super::check;
-use super::node_config::NodeConfig;
-use super::node_spec::{ConsulSpec, NodeSpec, NomadClientSpec, NomadSpec};
-use super::roles::Role;
-use super::values::{Account, BootstrapExpect, ConsulDatacenter, DnsMode, NomadName, Region, RetryJoin};
+use super::disks;
+use super::node_config::{
+    AclConfig, ConsulConfig, ConsulTlsConfig, HostVolumeConfig, NodeConfig, NomadConfig, ServiceConfig,
+};
+use super::node_spec::{
+    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, KeyPair, NodeSpec, NomadClientSpec,
+    NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec,
+};
+use super::record::Number;
+use super::roles::{Role, Roles};
+use super::values::{
+    AbsolutePath, Account, BootstrapExpect, DefaultPolicy, DnsMode, LogLevel, PlainText, Region, RetryJoin,
+    VolumeName,
+};
 use crate::node::render::dns::DnsSpec;
 use crate::node::sources::InstanceFacts;
+
+/// The resolver of every VPC that has one, at an address of the link.
+pub(super) const VPC_RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 253));
 
 /// What a user left to AWS, and AWS does not tell.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -31,53 +48,204 @@ pub fn resolve(
     facts: &InstanceFacts,
     group: Option<u32>,
 ) -> Result<NodeSpec, ResolveError> {
-    let retry_join = match &config.consul.retry_join {
-        RetryJoin::Tag(tag) => vec![auto_join(
-            &facts.region,
-            tag.tag_key.as_str(),
-            tag.tag_value.as_str(),
-        )],
-        RetryJoin::Addresses(addresses) => addresses.iter().map(ToString::to_string).collect(),
-    };
-    let or = |given: Option<&str>, default: &str| given.unwrap_or(default).to_owned();
-    let nomad = &config.nomad;
-    let client = config.role.has(Role::NomadClient).then(|| NomadClientSpec {
-        node_pool: nomad.node_pool.as_ref().map(ToString::to_string),
-        meta: nomad
-            .meta
-            .iter()
-            .map(|(key, value)| (key.to_string(), value.to_string()))
-            .collect(),
-        docker_privileged: config.docker.privileged.unwrap_or(false),
-    });
-    let server = servers("nomad.bootstrap_expect", nomad.bootstrap_expect, group)?;
+    let datacenter = config.datacenter.as_ref();
     Ok(NodeSpec {
         roles: config.role.clone(),
         name: facts.instance_id.clone(),
         address: facts.private_ipv4,
         zone: facts.zone.clone(),
-        datacenter: or(config.datacenter.as_ref().map(NomadName::as_str), &facts.zone),
-        consul: ConsulSpec {
-            datacenter: or(
-                config.consul.datacenter.as_ref().map(ConsulDatacenter::as_str),
-                &facts.region,
-            ),
-            retry_join,
-            server: servers("consul.bootstrap_expect", config.consul.bootstrap_expect, group)?,
-            recursors: config.consul.recursors.clone(),
+        datacenter: datacenter.map_or_else(|| facts.zone.clone(), ToString::to_string),
+        consul: consul(&config.consul, &config.role, facts, group)?,
+        nomad: if config.role.has_nomad() {
+            Some(nomad(config, facts, group)?)
+        } else {
+            None
         },
-        nomad: config.role.has_nomad().then(|| NomadSpec {
-            region: or(nomad.region.as_ref().map(NomadName::as_str), &facts.region),
-            server,
-            client,
-        }),
+        disks: disks::request(config, facts),
         registries: registries(config, facts),
+        registry_users: config.ecr.users.iter().map(ToString::to_string).collect(),
         dns: DnsSpec {
             mode: config.dns.consul.unwrap_or(DnsMode::Automatic),
             witness: format!("ec2.{}.{}", facts.region, facts.domain),
             plan: None,
         },
     })
+}
+
+fn consul(
+    config: &ConsulConfig,
+    roles: &Roles,
+    facts: &InstanceFacts,
+    group: Option<u32>,
+) -> Result<ConsulSpec, ResolveError> {
+    let recursors = match config.recursors.as_slice() {
+        [] => vec![VPC_RESOLVER],
+        own => own.to_vec(),
+    };
+    Ok(ConsulSpec {
+        managed: config.manage_configuration.unwrap_or(true),
+        datacenter: config
+            .datacenter
+            .as_ref()
+            .map_or_else(|| facts.region.clone(), ToString::to_string),
+        retry_join: match &config.retry_join {
+            Some(RetryJoin::Tag(tag)) => vec![auto_join(
+                &facts.region,
+                tag.tag_key.as_str(),
+                tag.tag_value.as_str(),
+            )],
+            Some(RetryJoin::Addresses(addresses)) => addresses.iter().map(ToString::to_string).collect(),
+            None => Vec::new(),
+        },
+        server: servers("consul.bootstrap_expect", config.bootstrap_expect, group)?,
+        recursors,
+        data_dir: path(config.data_dir.as_ref(), "/opt/consul/data"),
+        ui: roles.has(Role::ConsulServer) && config.ui.unwrap_or(true),
+        gossip_key: config.gossip_key.clone(),
+        tls: config.tls.as_ref().map(consul_tls),
+        acl: acl(&config.acl),
+        autopilot: AutopilotSpec {
+            cleanup_dead_servers: config.autopilot.cleanup_dead_servers,
+            last_contact_threshold: config.autopilot.last_contact_threshold,
+            max_trailing_logs: config.autopilot.max_trailing_logs.map(small),
+            server_stabilization_time: config.autopilot.server_stabilization_time,
+            min_quorum: config.autopilot.min_quorum.map(small),
+            disable_upgrade_migration: config.autopilot.disable_upgrade_migration,
+            redundancy_zone_tag: config
+                .autopilot
+                .redundancy_zone_tag
+                .as_ref()
+                .map(ToString::to_string),
+            upgrade_version_tag: config
+                .autopilot
+                .upgrade_version_tag
+                .as_ref()
+                .map(ToString::to_string),
+        },
+        log_level: config.log_level.unwrap_or(LogLevel::Info),
+        service: service(&config.service, "consul"),
+    })
+}
+
+fn consul_tls(config: &ConsulTlsConfig) -> ConsulTlsSpec {
+    let pair = config.certificate.clone().zip(config.key.clone());
+    ConsulTlsSpec {
+        ca: config.ca.clone(),
+        pair: pair.map(|(certificate, key)| KeyPair { certificate, key }),
+        verify_incoming: config.verify_incoming.unwrap_or(true),
+        verify_outgoing: config.verify_outgoing.unwrap_or(true),
+        verify_server_hostname: config.verify_server_hostname.unwrap_or(true),
+        auto_encrypt: config.auto_encrypt.unwrap_or(false),
+        https: config.https.unwrap_or(true),
+    }
+}
+
+fn acl(config: &AclConfig) -> Option<AclSpec> {
+    (config.enabled == Some(true)).then(|| AclSpec {
+        default_policy: config.default_policy.unwrap_or(DefaultPolicy::Deny),
+        agent: config.agent_token.clone(),
+        default: config.default_token.clone(),
+        initial_management: config.initial_management_token.clone(),
+    })
+}
+
+fn nomad(config: &NodeConfig, facts: &InstanceFacts, group: Option<u32>) -> Result<NomadSpec, ResolveError> {
+    let (roles, nomad) = (&config.role, &config.nomad);
+    let client = roles.has(Role::NomadClient);
+    let expect = servers("nomad.bootstrap_expect", nomad.bootstrap_expect, group)?;
+    Ok(NomadSpec {
+        managed: nomad.manage_configuration.unwrap_or(true),
+        region: nomad
+            .region
+            .as_ref()
+            .map_or_else(|| facts.region.clone(), ToString::to_string),
+        server: expect.map(|expect| NomadServerSpec {
+            expect,
+            gossip_key: nomad.gossip_key.clone(),
+            autopilot: AutopilotSpec {
+                cleanup_dead_servers: nomad.autopilot.cleanup_dead_servers,
+                last_contact_threshold: nomad.autopilot.last_contact_threshold,
+                max_trailing_logs: nomad.autopilot.max_trailing_logs.map(small),
+                server_stabilization_time: nomad.autopilot.server_stabilization_time,
+                min_quorum: nomad.autopilot.min_quorum.map(small),
+                disable_upgrade_migration: nomad.autopilot.disable_upgrade_migration,
+                ..AutopilotSpec::default()
+            },
+            client_introduction: nomad.client_introduction,
+            // Where Consul asks for tokens, jobs need a way to get theirs.
+            consul_identities: config.consul.acl.enabled == Some(true),
+        }),
+        client: client.then(|| nomad_client(nomad, config.docker.privileged.unwrap_or(false))),
+        data_dir: path(nomad.data_dir.as_ref(), "/opt/nomad/data"),
+        log_dir: nomad.log_dir.as_ref().map(ToString::to_string),
+        tls: nomad.tls.as_ref().map(|tls| NomadTlsSpec {
+            ca: tls.ca.clone(),
+            pair: KeyPair {
+                certificate: tls.certificate.clone(),
+                key: tls.key.clone(),
+            },
+            http: tls.http.unwrap_or(true),
+            verify_server_hostname: tls.verify_server_hostname.unwrap_or(true),
+            verify_https_client: tls.verify_https_client.unwrap_or(false),
+        }),
+        acl: nomad.acl.unwrap_or(false),
+        consul_token: nomad.consul_token.clone(),
+        telemetry: TelemetrySpec {
+            allocations: nomad.telemetry.publish_allocation_metrics.unwrap_or(true),
+            node: nomad.telemetry.publish_node_metrics.unwrap_or(true),
+            prometheus: nomad.telemetry.prometheus_metrics.unwrap_or(true),
+        },
+        log_level: nomad.log_level.unwrap_or(LogLevel::Info),
+        // A client makes namespaces, cgroups and mounts for jobs; a server does nothing that needs root.
+        service: service(&nomad.service, if client { "root" } else { "nomad" }),
+    })
+}
+
+fn nomad_client(nomad: &NomadConfig, docker_privileged: bool) -> NomadClientSpec {
+    let volume = |(name, volume): (&VolumeName, &HostVolumeConfig)| {
+        let spec = HostVolumeSpec {
+            path: volume.path.to_string(),
+            read_only: volume.read_only.unwrap_or(false),
+        };
+        (name.to_string(), spec)
+    };
+    NomadClientSpec {
+        node_pool: nomad.node_pool.as_ref().map(ToString::to_string),
+        meta: texts(&nomad.meta),
+        docker_privileged,
+        host_volumes: nomad.host_volumes.iter().map(volume).collect(),
+        options: texts(&nomad.client_options),
+        drain_deadline: nomad.drain_deadline.unwrap_or(Duration::from_mins(5)),
+        drain_asked: nomad.drain_deadline.is_some(),
+        introduction_token: nomad.introduction_token.clone(),
+    }
+}
+
+fn service(config: &ServiceConfig, user: &str) -> ServiceSpec {
+    ServiceSpec {
+        user: config
+            .user
+            .as_ref()
+            .map_or_else(|| user.to_owned(), ToString::to_string),
+        environment: texts(&config.environment),
+        standard_output: config.standard_output.as_ref().map(ToString::to_string),
+        standard_error: config.standard_error.as_ref().map(ToString::to_string),
+    }
+}
+
+fn texts<K: ToString>(map: &BTreeMap<K, PlainText>) -> BTreeMap<String, String> {
+    map.iter()
+        .map(|(key, value)| (key.to_string(), value.to_string()))
+        .collect()
+}
+
+fn path(given: Option<&AbsolutePath>, default: &str) -> String {
+    given.map_or_else(|| default.to_owned(), ToString::to_string)
+}
+
+/// A number whose range, checked when it was read, ends far below.
+fn small<const LOWEST: i64, const HIGHEST: i64>(number: Number<LOWEST, HIGHEST>) -> u32 {
+    u32::try_from(number.get()).unwrap_or(u32::MAX)
 }
 
 /// Whether the size of the instance's Auto Scaling group must be known.
@@ -151,8 +319,6 @@ fn quoted(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;

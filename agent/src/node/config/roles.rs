@@ -14,6 +14,8 @@ use super::tree::{Node, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
+    /// A Consul agent and nothing else of COS; what it is for is somebody else's business.
+    ConsulClient,
     /// A Consul server.
     ConsulServer,
     /// A Nomad server with a Consul agent beside it.
@@ -24,11 +26,17 @@ pub enum Role {
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 3] = [Self::ConsulServer, Self::NomadServer, Self::NomadClient];
+    pub const ALL: [Self; 4] = [
+        Self::ConsulClient,
+        Self::ConsulServer,
+        Self::NomadServer,
+        Self::NomadClient,
+    ];
 
     /// The role's name in documents and messages.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::ConsulClient => "consul-client",
             Self::ConsulServer => "consul-server",
             Self::NomadServer => "nomad-server",
             Self::NomadClient => "nomad-client",
@@ -37,10 +45,11 @@ impl Role {
 
     /// Whether Nomad runs on such a node.
     pub const fn has_nomad(self) -> bool {
-        !matches!(self, Self::ConsulServer)
+        matches!(self, Self::NomadServer | Self::NomadClient)
     }
 
-    const NAMES: [&str; 3] = [
+    const NAMES: [&str; 4] = [
+        Self::ConsulClient.name(),
         Self::ConsulServer.name(),
         Self::NomadServer.name(),
         Self::NomadClient.name(),
@@ -109,6 +118,9 @@ impl From<Role> for Roles {
 }
 
 impl Roles {
+    /// Roles that one node may have together.
+    const TOGETHER: [Role; 3] = [Role::ConsulServer, Role::NomadServer, Role::NomadClient];
+
     /// Whether the node is for this.
     pub fn has(&self, role: Role) -> bool {
         self.0.contains(&role)
@@ -136,13 +148,24 @@ impl Read for Roles {
             reader.expected(node, path, "a role or a list of roles");
         }
         let roles = Vec::<Role>::read(node, path, reader)?;
+        if roles.iter().collect::<BTreeSet<_>>().len() < roles.len() {
+            reader.fault(path, &node.said, "has a role twice");
+            return None;
+        }
+        if roles.contains(&Role::ConsulClient) && roles.iter().any(|role| *role != Role::ConsulClient) {
+            let message = "has consul-client beside another role, and every role has a Consul agent";
+            reader.fault(path, &node.said, message);
+            return None;
+        }
         (!roles.is_empty()).then(|| Self(roles.into_iter().collect()))
     }
 
     fn schema() -> Json {
+        let together: Vec<&str> = Self::TOGETHER.map(Role::name).to_vec();
         json!({ "anyOf": [
             Role::schema(),
-            { "type": "array", "items": Role::schema(), "minItems": 1, "uniqueItems": true },
+            { "type": "array", "items": { "enum": together }, "minItems": 1, "uniqueItems": true },
+            { "type": "array", "items": { "enum": [Role::ConsulClient.name()] }, "minItems": 1, "maxItems": 1 },
         ]})
     }
 }
@@ -186,6 +209,25 @@ const RULES: [Rule; 18] = {
     ]
 };
 
+/// Whether a key has a place on a node of these roles; yes if they are not known.
+pub(super) fn has_place(path: &str, roles: Option<&Roles>) -> bool {
+    let about = |rule: &&Rule| {
+        let rest = path.strip_prefix(rule.path);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let fits = |roles: &Roles| {
+        let mut rules = RULES.iter().filter(about);
+        rules.all(|rule| rule.roles.iter().any(|role| roles.has(*role)))
+    };
+    roles.is_none_or(fits)
+}
+
+/// The roles that alone have this very key, where not all have it.
+pub(super) fn only(path: &str) -> Option<&'static [Role]> {
+    let rule = RULES.iter().find(|rule| rule.path == path)?;
+    Some(rule.roles)
+}
+
 /// Keys that a role cannot do without: never assumed, because a wrong guess makes two clusters.
 const NEEDED: [(Role, &str); 2] = [
     (Role::ConsulServer, "consul.bootstrap_expect"),
@@ -218,6 +260,13 @@ pub(super) fn check(root: &Node, roles: &Roles, reader: &mut Reader) {
                 .unwrap_or(root);
             reader.fault(path, &owner.said, format!("is missing: role {role} needs it"));
         }
+    }
+    let managed = root
+        .at("consul.manage_configuration")
+        .is_none_or(|node| !matches!(node.value, Value::Boolean(false)));
+    if managed && root.at("consul.retry_join").is_none() {
+        let owner = root.get("consul").unwrap_or(root);
+        reader.fault("consul.retry_join", &owner.said, "is missing");
     }
 }
 

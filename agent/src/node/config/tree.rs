@@ -5,10 +5,14 @@ use std::fmt;
 use std::rc::Rc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, Spanned};
+use serde_json::Value as Json;
+use serde_saphyr::{DuplicateKeyPolicy, Options, Spanned};
 
 use super::fault::Fault;
 use crate::node::sources::{Document, Origin};
+
+/// The largest document that is read, in bytes. A parameter has 8 KiB, user-data 16 KiB.
+const LARGEST: usize = 1024 * 1024;
 
 /// Where something was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,14 +106,62 @@ pub(super) fn join(path: &str, key: &str) -> String {
     }
 }
 
+/// YAML as JSON, for documents that are not NodeConfig; the error says what is wrong. There is one instance of the
+/// parser in the agent, and this uses it: each further type to parse into would add a hundred kilobytes.
+pub(crate) fn plain(bytes: &[u8]) -> Result<Json, String> {
+    let document = Document {
+        origin: Origin::Sample,
+        bytes: bytes.to_vec(),
+    };
+    parse(&document).map(json).map_err(|fault| fault.message)
+}
+
+fn json(node: Node) -> Json {
+    match node.value {
+        Value::Null => Json::Null,
+        Value::Boolean(value) => Json::Bool(value),
+        Value::Number(value) => Json::from(value),
+        Value::OtherNumber(value) => Json::from(value),
+        Value::Text(text) => Json::String(text),
+        Value::List(list) => list.into_iter().map(json).collect(),
+        Value::Map(entries) => {
+            let entry = |entry: Entry| (entry.key, json(entry.node));
+            Json::Object(entries.into_iter().map(entry).collect())
+        }
+    }
+}
+
+/// How YAML is read: a key only once; `yes`, `on` and `y` are texts as in YAML 1.2, and as editors and Terraform see
+/// them; aliases only as many as people write, so that no document grows beyond what can be held.
+fn yaml() -> Options {
+    serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::Error,
+        strict_booleans: true,
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_events: 200_000,
+            max_nodes: 50_000,
+            max_aliases: 1_000,
+            max_anchors: 1_000,
+            max_documents: 1,
+            // NodeConfig is five deep. The parser's own limit of 64 overflows a thread's stack in a debug build.
+            max_depth: 20,
+            flow_nesting_limit: 20,
+        },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 50_000 },
+    }
+}
+
 /// Parses a document; YAML and JSON are both fine. A key given twice is a fault.
 pub(super) fn parse(document: &Document) -> Result<Node, Fault> {
     let by = Rc::new(document.origin.clone());
     let fault = |message: String, at| Said { by: by.clone(), at }.fault("", message);
+    if document.bytes.len() > LARGEST {
+        return Err(fault("is larger than 1 MiB".to_owned(), None));
+    }
     let text = std::str::from_utf8(&document.bytes)
         .map_err(|error| fault(format!("is not UTF-8 text: {error}"), None))?;
-    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::Error, with_snippet: false };
-    let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+    let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, yaml()).map_err(|error| {
         let place = error.location().filter(|location| location.line() > 0);
         let said = error.without_snippet().to_string();
         // The place is told in our own words, and the parser's options are not the user's business.
@@ -133,7 +185,7 @@ enum Raw {
 
 fn said<T>(spanned: &Spanned<T>, by: &Rc<Origin>) -> Said {
     let location = spanned.referenced;
-    let at = (location.line() > 0).then(|| (location.line(), location.column()));
+    let at = (location.line() > 0 && by.has_places()).then(|| (location.line(), location.column()));
     Said { by: by.clone(), at }
 }
 
@@ -220,5 +272,82 @@ impl<'de> Visitor<'de> for RawVisitor {
             entries.push(entry);
         }
         Ok(Raw::Map(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fault(text: impl Into<Vec<u8>>) -> String {
+        let bytes = text.into();
+        let origin = Origin::UserData;
+        parse(&Document { origin, bytes })
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn only_true_and_false_are_booleans() {
+        let document = |text: &str| Document {
+            origin: Origin::UserData,
+            bytes: text.into(),
+        };
+        for (text, kind) in [
+            ("y", "\"y\""),
+            ("no", "\"no\""),
+            ("on", "\"on\""),
+            ("true", "true"),
+        ] {
+            assert_eq!(parse(&document(text)).unwrap().value.kind(), kind);
+        }
+    }
+
+    #[test]
+    fn what_grows_without_measure_is_refused_soon() {
+        let start = Instant::now();
+        let steps =
+            |with: &str| (0..1_000).fold(String::new(), |text, n| text + &" ".repeat(n) + with + "\n");
+        let laughs = (1..30).fold("a0: &a0 [x, x]\n".to_owned(), |text, n| {
+            let below = n - 1;
+            text + &format!("a{n}: &a{n} [*a{below}, *a{below}, *a{below}, *a{below}]\n")
+        });
+        for (index, text) in [
+            laughs,
+            "[".repeat(100_000),
+            "{a: ".repeat(100_000),
+            "- ".repeat(100_000),
+            "- ? ".repeat(40),
+            steps("-"),
+            steps("a:"),
+            format!("[{}]", "x,".repeat(100_000)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let told = fault(text.as_bytes());
+            assert!(told.contains("is not readable"), "{index}: {told}");
+        }
+        assert!(fault(vec![b' '; LARGEST + 1]).ends_with("is larger than 1 MiB"));
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn any_bytes_are_a_tree_or_a_fault(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&Document { origin: Origin::UserData, bytes });
+        }
+
+        #[test]
+        fn any_text_is_a_tree_or_a_fault(text in "[-a-z0-9:,{}\\[\\]\"'#&*!|>%@` \n\\\\]{0,80}") {
+            let _ = parse(&Document { origin: Origin::UserData, bytes: text.into_bytes() });
+        }
     }
 }

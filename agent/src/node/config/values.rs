@@ -20,28 +20,28 @@ texts! {
     /// 1 to 128 of letters, digits, `-`, `_` and `.`.
     MetaKey: check::meta_key, "^[A-Za-z0-9_.-]{1,128}$";
     /// A text without control characters, `${` and `%{`.
-    PlainText: check::plain_text, "^((?![$%]\\{)[^\\u0000-\\u001f\\u007f])*$";
+    PlainText: check::plain_text, "^((?![$%]\\{)[^\\u0000-\\u001f\\u007f-\\u009f])*$";
     /// The key of an EC2 tag: 1 to 128 characters, none of them `*` or `?`.
-    TagKey: |text| check::tag(text, 128), "^[^*?\\u0000-\\u001f\\u007f]{1,128}$";
+    TagKey: |text| check::tag(text, 128), "^[^*?\\u0000-\\u001f\\u007f-\\u009f]{1,128}$";
     /// The value of an EC2 tag: 1 to 256 characters, none of them `*` or `?`.
-    TagValue: |text| check::tag(text, 256), "^[^*?\\u0000-\\u001f\\u007f]{1,256}$";
+    TagValue: |text| check::tag(text, 256), "^[^*?\\u0000-\\u001f\\u007f-\\u009f]{1,256}$";
     /// An address or a host name, with a port or without.
-    JoinAddress: check::join_address, "^[A-Za-z0-9.:\\[\\]-]+$";
+    JoinAddress: check::join_address, "^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}|(?![0-9.]+(:|$))[A-Za-z0-9][A-Za-z0-9-]*(\\.[A-Za-z0-9][A-Za-z0-9-]*)*)(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$|^[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*$|^\\[[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\\]:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$";
     /// An AWS account: twelve digits, in quotes.
     Account: check::account, "^[0-9]{12}$";
     /// An AWS region, such as eu-central-1.
-    Region: check::region, "^[a-z0-9-]+-[0-9a-z-]*[0-9]$";
+    Region: check::region, "^[a-z]+(-[a-z]+)+-[0-9]+$";
     /// A user of this machine.
     UserName: check::user_name, "^[a-z_][a-z0-9_-]{0,31}$";
     /// An absolute path without `.` and `..`, white space, quotes, `$`, `%` or `\`.
-    AbsolutePath: check::absolute_path, "^(/[^/\\s\"'$%\\\\]+)+$";
+    AbsolutePath: check::absolute_path, "^(/(?!\\.{1,2}(/|$))[^/\\s\\ufeff\"'$%\\\\\\u0000-\\u001f\\u007f-\\u009f]+)+$";
     /// The name of an environment variable.
-    EnvironmentName: check::environment_name, "^[A-Za-z_][A-Za-z0-9_]*$";
+    EnvironmentName: check::environment_name, "^[A-Za-z_][A-Za-z0-9_]{0,255}$";
     /// A value of `StandardOutput=` and `StandardError=` as systemd.exec(5) has them.
     StandardStream: check::standard_stream,
-        "^(inherit|null|tty|journal|kmsg|journal\\+console|kmsg\\+console|syslog|syslog\\+console|(file|append|truncate):/[^\\s%]+)$";
+        "^(inherit|null|tty|journal|kmsg|journal\\+console|kmsg\\+console|syslog|syslog\\+console|(file|append|truncate):(/(?!\\.{1,2}(/|$))[^/\\s\\ufeff\"'$%\\\\\\u0000-\\u001f\\u007f-\\u009f]+)+)$";
     /// The name of a parameter of Systems Manager, such as `/cos/leader/node`.
-    ParameterName: check::parameter_name, "^/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,14}$";
+    ParameterName: check::parameter_name, "^(?=.{1,1011}$)/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,14}$";
     /// The id of an EBS volume, such as vol-0123456789abcdef0.
     VolumeId: check::volume_id, "^vol-([0-9a-f]{8}|[0-9a-f]{17})$";
     /// A device as the launch template names it (`/dev/sdf`, `/dev/xvdf`), or as the machine does.
@@ -80,6 +80,17 @@ pub enum SecretSource {
     File(PathBuf),
 }
 
+impl SecretSource {
+    /// Whether a text says where a secret is, and is not one itself.
+    pub(super) fn is_one(text: &str) -> bool {
+        match text.split_once(':') {
+            Some(("ssm", name)) => check::parameter_name(name).is_ok(),
+            Some(("file", path)) => check::absolute_path(path).is_ok(),
+            _ => false,
+        }
+    }
+}
+
 impl Read for SecretSource {
     fn read(node: &Node, path: &str, reader: &mut Reader) -> Option<Self> {
         reader.text(node, path, |text| {
@@ -106,7 +117,7 @@ impl Read for SecretSource {
     fn schema() -> Json {
         json!({
             "type": "string",
-            "pattern": "^(ssm:/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,14}|file:(/[^/\\s\"'$%\\\\]+)+)$",
+            "pattern": "^(ssm:(?=.{1,1011}$)/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,14}|file:(/(?!\\.{1,2}(/|$))[^/\\s\\ufeff\"'$%\\\\\\u0000-\\u001f\\u007f-\\u009f]+)+)$",
             "description": "Where the secret is: `ssm:/parameter/name` or `file:/path`; never the secret itself.",
         })
     }

@@ -17,12 +17,12 @@ const TOLD: usize = 5;
 pub(super) fn check(case: &Case) -> Vec<Finding> {
     let mut findings: Vec<Finding> = last_apply(case).into_iter().collect();
     let manager = services::detect(case.files(), case.programs());
-    let mut imds = Imds::new(&case.patient.imds, BUDGET);
+    let imds = Imds::new(&case.patient.imds, BUDGET);
     let changes = pipeline::drift(
         case.files(),
         manager.as_deref(),
         case.patient.programs.as_ref(),
-        &mut imds,
+        &imds,
     );
     match changes {
         Ok(changes) if changes.0.is_empty() => {}

@@ -45,7 +45,11 @@ impl LocalConsul {
 
 impl ConsulApi for LocalConsul {
     fn answers(&self) -> Result<(), String> {
-        ask(&self.agent, &self.url, "/v1/agent/self").map(drop)
+        // With access control on, an agent that works answers 403 to who brings no token.
+        match reach(&self.agent, &self.url, "/v1/agent/self")? {
+            (_, answer) if matches!(answer.status, 200 | 403) => Ok(()),
+            (url, answer) => Err(refusal(&url, &answer)),
+        }
     }
 }
 
@@ -102,20 +106,26 @@ impl LocalApis {
 }
 
 fn ask(agent: &ureq::Agent, base: &str, path: &str) -> Result<Vec<u8>, String> {
+    match reach(agent, base, path)? {
+        (_, answer) if answer.status == 200 => Ok(answer.body),
+        (url, answer) => Err(refusal(&url, &answer)),
+    }
+}
+
+/// The URL, and what it answered.
+fn reach(agent: &ureq::Agent, base: &str, path: &str) -> Result<(String, http::Answer), String> {
     let url = format!("{}{path}", base.trim_end_matches('/'));
     match http::get(agent, &url, None) {
-        Ok(answer) if answer.status == 200 => Ok(answer.body),
-        Ok(answer) => {
-            let body = String::from_utf8_lossy(&answer.body);
-            let line = body.lines().next().unwrap_or_default();
-            Err(format!(
-                "{url} answered {}: {}",
-                answer.status,
-                line.chars().take(300).collect::<String>()
-            ))
-        }
+        Ok(answer) => Ok((url, answer)),
         Err(error) => Err(format!("{url} does not answer: {error}")),
     }
+}
+
+fn refusal(url: &str, answer: &http::Answer) -> String {
+    let body = String::from_utf8_lossy(&answer.body);
+    let line = body.lines().next().unwrap_or_default();
+    let said: String = line.chars().take(300).collect();
+    format!("{url} answered {}: {said}", answer.status)
 }
 
 fn decode<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, String> {

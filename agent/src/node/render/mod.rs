@@ -1,325 +1,337 @@
-//! Owns how a `NodeSpec` becomes files and units, for the versions of Consul and Nomad that are installed.
-//! Touches nothing: the same spec and versions give the same bytes.
+//! Owns how a `NodeSpec` becomes files, directories and units, for what is installed on the machine.
+//! Touches nothing: the same spec, machine and secrets give the same bytes.
 
 mod consul;
+mod desired;
 pub mod dns;
 mod docker;
+mod drop_in;
+mod error;
+mod feature;
 mod installed;
 mod nomad;
+mod paths;
+mod record;
 mod version;
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
-use thiserror::Error;
 
-use super::config::{NodeSpec, Role, Roles};
+use super::accounts::Accounts;
+use super::config::{ConsulSpec, KeyPair, NodeSpec, NomadSpec, Role, SecretSource};
+use super::disks::nomad_drop_in;
+use super::secrets::Fetched;
+use desired::{Reads, private, public, running};
+use drop_in::Service;
 
-pub(crate) use installed::{FileIdentity, known, recognise};
-pub use version::{Feature, Product, Version, VersionError, Versions};
+pub(crate) use installed::{FileIdentity, Known, Recognised, known, recognise};
 
-/// Consul's configuration that COS writes; operators add files beside it whose names sort later.
-pub const CONSUL_CONFIGURATION: &str = "/opt/consul/config/cos.json";
-/// Nomad's configuration that COS writes; operators add files beside it whose names sort later.
-pub const NOMAD_CONFIGURATION: &str = "/opt/nomad/config/cos.hcl";
-/// What Nomad's Docker driver and the Docker client read to find credentials.
-pub const DOCKER_CLIENT_CONFIGURATION: &str = "/etc/docker/config.json";
-/// What Nomad's unit needs to know of role and version.
-pub const NOMAD_DROP_IN: &str = "/etc/systemd/system/nomad.service.d/10-cos.conf";
-/// What `apply` made of this node, for `health` and for people.
-pub const RECORD: &str = "/var/lib/cos-agent/node.json";
+pub(crate) use desired::{Content, digest};
+pub use desired::{DesiredDirectory, DesiredFile, DesiredState, DesiredUnit, Reloads, RunsWith, Unit};
+pub use error::RenderError;
+pub use feature::{Evidence, FEATURES, Feature, Row, versions_document};
+pub use paths::*;
+pub use record::{ExpectedMount, Record, RecordedDns};
+pub use version::{Init, Product, Version, VersionError, Versions};
 
-/// A service that COS may run on a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Unit {
-    /// Consul, on every node.
-    Consul,
-    /// containerd, below Docker. systemd would start it with Docker; System V scripts know no such bond.
-    Containerd,
-    /// Docker, where jobs run.
-    Docker,
-    /// The redirect of port 53 of the loopback interface to Consul.
-    Dns,
-    /// dnsmasq of the base, where it resolves names below `.consul`.
-    Dnsmasq,
-    /// systemd-resolved of the base, where it does.
-    #[serde(rename = "systemd-resolved")]
-    Resolved,
-    /// Nomad, server or client.
-    Nomad,
-}
-
-impl Unit {
-    /// All of them, in the order in which they are started.
-    pub const ALL: [Self; 7] = [
-        Self::Consul,
-        Self::Containerd,
-        Self::Docker,
-        Self::Dns,
-        Self::Dnsmasq,
-        Self::Resolved,
-        Self::Nomad,
-    ];
-
-    /// Whether the base brings it, and may run it before anything is configured.
-    pub const fn of_the_base(self) -> bool {
-        matches!(self, Self::Dnsmasq | Self::Resolved)
-    }
-
-    /// The service's name, without a suffix.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Consul => "consul",
-            Self::Containerd => "containerd",
-            Self::Docker => "docker",
-            Self::Dns => "cos-dns",
-            Self::Dnsmasq => "dnsmasq",
-            Self::Resolved => "systemd-resolved",
-            Self::Nomad => "nomad",
-        }
-    }
-}
-
-/// Content, owner and permissions of one file.
+/// What is on the machine that decides how a spec is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DesiredFile {
-    /// What is in it.
-    pub content: Vec<u8>,
-    /// Permission bits.
-    pub mode: u32,
-    /// Who owns it, by name; must exist on the machine.
-    pub user: String,
-    /// Group by name, which must exist on the machine.
-    pub group: String,
-}
-
-/// What should become of a unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DesiredUnit {
-    /// Enabled and running.
-    Running(Option<RunsWith>),
-    /// Neither enabled nor running.
-    Stopped,
-}
-
-/// What a unit must have been started with, where COS writes what it reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunsWith {
-    /// Digest over its files and its binary's version, lower-case hexadecimal SHA-256.
-    pub digest: String,
-    /// Its files, keys of [`DesiredState::files`].
-    pub files: Vec<String>,
-}
-
-/// What a node should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DesiredState {
-    /// Files by path; none for a file that must not be there.
-    pub files: BTreeMap<String, Option<DesiredFile>>,
-    /// Symbolic links: path and target.
-    pub links: BTreeMap<String, String>,
-    /// Units that COS decides about on this role; the others stay as they are.
-    pub units: BTreeMap<Unit, DesiredUnit>,
-}
-
-/// A spec asks for what an installed version cannot do.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum RenderError {
-    /// The version is older than the setting.
-    #[error("{setting} needs {product} {needed}, installed is {installed}")]
-    TooOld {
-        /// Setting in the user's words.
-        setting: &'static str,
-        /// Product.
-        product: Product,
-        /// First version that knows it.
-        needed: Version,
-        /// What is installed.
-        installed: Version,
-    },
-    /// HCL could not be written: a defect of COS, not of the input.
-    #[error("the configuration of Nomad could not be written as HCL: {0}")]
-    Hcl(String),
-    /// JSON could not be written: a defect of COS, not of the input.
-    #[error("a configuration could not be written as JSON: {0}")]
-    Json(String),
+pub struct Installed {
+    /// Versions.
+    pub versions: Versions,
+    /// Users and groups.
+    pub accounts: Accounts,
 }
 
 /// Renders a node.
-pub fn render(spec: &NodeSpec, versions: &Versions) -> Result<DesiredState, RenderError> {
-    let mut files = BTreeMap::new();
-    let mut units = BTreeMap::new();
-    files.insert(
-        CONSUL_CONFIGURATION.to_owned(),
-        Some(private(consul::render(spec, versions.consul)?, "consul")),
-    );
-    units.insert(
-        Unit::Consul,
-        running(&files, &[CONSUL_CONFIGURATION], versions.consul),
-    );
-    if let Some(nomad) = &spec.nomad {
-        let drop_in = nomad::drop_in(versions.nomad);
-        files.insert(
-            NOMAD_CONFIGURATION.to_owned(),
-            Some(private(nomad::render(spec, nomad, versions.nomad)?, "nomad")),
-        );
-        files.insert(NOMAD_DROP_IN.to_owned(), Some(public(drop_in)));
-        units.insert(
-            Unit::Nomad,
-            running(&files, &[NOMAD_CONFIGURATION, NOMAD_DROP_IN], versions.nomad),
-        );
-    } else {
-        files.insert(NOMAD_CONFIGURATION.to_owned(), None);
-        files.insert(NOMAD_DROP_IN.to_owned(), None);
-        units.insert(Unit::Nomad, DesiredUnit::Stopped);
+pub fn render(
+    spec: &NodeSpec,
+    installed: &Installed,
+    secrets: &Fetched,
+) -> Result<DesiredState, RenderError> {
+    let mut state = DesiredState::default();
+    let mut node = Node {
+        spec,
+        installed,
+        secrets,
+        state: &mut state,
+    };
+    node.consul(&spec.consul)?;
+    match &spec.nomad {
+        Some(nomad) => node.nomad(nomad)?,
+        None => node.no_nomad(),
     }
     if spec.roles.has(Role::NomadClient) {
         // COS writes nothing that Docker reads at its start; the file below is read anew at every pull.
-        units.insert(Unit::Containerd, DesiredUnit::Running(None));
-        units.insert(Unit::Docker, DesiredUnit::Running(None));
-        files.insert(
-            DOCKER_CLIENT_CONFIGURATION.to_owned(),
-            Some(public(docker::client_configuration(spec)?)),
-        );
+        state.units.insert(Unit::Containerd, DesiredUnit::Running(None));
+        state.units.insert(Unit::Docker, DesiredUnit::Running(None));
+        let configuration = docker::client_configuration(spec)?;
+        for (path, file) in docker::of_users(spec, &installed.accounts, &configuration)? {
+            state.files.insert(path, Some(file));
+        }
+        let shared = Some(public(configuration));
+        state.files.insert(DOCKER_CLIENT_CONFIGURATION.to_owned(), shared);
     }
-    files.insert(RECORD.to_owned(), Some(public(record(spec, versions)?)));
-    let mut links = BTreeMap::new();
     if let Some(plan) = &spec.dns.plan {
-        files.extend(plan.files.clone());
-        units.extend(plan.units.clone());
-        links.extend(plan.links.clone());
+        state.files.extend(plan.files.clone());
+        state.units.extend(plan.units.clone());
+        state.links.extend(plan.links.clone());
     }
-    Ok(DesiredState { files, links, units })
+    let record = record::record(spec, &installed.versions)?;
+    state.files.insert(RECORD.to_owned(), Some(public(record)));
+    Ok(state)
 }
 
-/// What `health` must know of a node long after `apply` ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct Record {
-    /// Version of this record.
-    pub version: u32,
-    /// What the node is for.
-    #[serde(rename = "role")]
-    pub roles: Roles,
-    /// Name in Consul and Nomad.
-    pub name: String,
-    /// COS's datacenter.
-    pub datacenter: String,
-    /// Number of Consul servers, on one of them.
-    pub consul_servers: Option<u32>,
-    /// Number of Nomad servers, on one of them.
-    pub nomad_servers: Option<u32>,
-    /// Installed Consul.
-    pub consul: Version,
-    /// Installed Nomad.
-    pub nomad: Version,
-    /// File systems that must be mounted. Since version 2.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub mounts: Vec<ExpectedMount>,
-    /// How names below `.consul` resolve; none if they need not. Since version 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dns: Option<RecordedDns>,
-    /// ECR registries that the node pulls from. Since version 2.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub registries: Vec<String>,
+/// Files that hold what is secret, or come and go with it.
+const CONSUL_SECRETS: [(&str, Reads); 5] = [
+    (CONSUL_GOSSIP, Reads::Once),
+    (CONSUL_TOKENS, Reads::AtReload),
+    (CONSUL_CA, Reads::AtReload),
+    (CONSUL_CERTIFICATE, Reads::AtReload),
+    (CONSUL_KEY, Reads::AtReload),
+];
+const NOMAD_TLS_FILES: [&str; 3] = [NOMAD_CA, NOMAD_CERTIFICATE, NOMAD_KEY];
+
+/// A node that is being rendered.
+struct Node<'a> {
+    spec: &'a NodeSpec,
+    installed: &'a Installed,
+    secrets: &'a Fetched,
+    state: &'a mut DesiredState,
 }
 
-/// A file system that must be mounted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct ExpectedMount {
-    /// Where.
-    pub point: String,
-    /// What: a device by any of its names, or the source as the kernel shows it; anything if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-}
+impl<'a> Node<'a> {
+    fn consul(&mut self, consul: &ConsulSpec) -> Result<(), RenderError> {
+        let Installed { versions, accounts } = self.installed;
+        let service = Service {
+            product: Product::Consul,
+            unit_user: "consul",
+            unit_data_dir: "/opt/consul/data",
+            spec: &consul.service,
+            data_dir: &consul.data_dir,
+        };
+        let lines = service.lines(versions, accounts)?;
+        let drop_in = drop_in::consul(&lines).map(public);
+        self.state.files.insert(CONSUL_DROP_IN.to_owned(), drop_in);
+        let user = consul.service.user.as_str();
+        let group = drop_in::group(Product::Consul, user, accounts)?;
+        self.directory(&consul.data_dir, 0o750, user, &group, Some(Unit::Consul));
+        self.directory(CONSUL_FOLDER, 0o750, user, &group, None);
+        let mut reads = vec![(CONSUL_DROP_IN, Reads::AtStart)];
+        if consul.managed {
+            reads.push((CONSUL_CONFIGURATION, Reads::AtStart));
+            reads.extend(CONSUL_SECRETS);
+            let configuration = consul::render(self.spec, versions.consul)?;
+            self.file(CONSUL_CONFIGURATION, Some(configuration), &group);
+            let key = self.secret(consul.gossip_key.as_ref())?;
+            self.file(CONSUL_GOSSIP, key.map(consul::gossip).transpose()?, &group);
+            let tokens = match &consul.acl {
+                Some(acl) => consul::tokens(acl, self.secrets, versions.consul)?,
+                None => None,
+            };
+            self.file(CONSUL_TOKENS, tokens, &group);
+            if consul.tls.is_some() {
+                self.directory(CONSUL_TLS, 0o750, user, &group, None);
+            }
+            let ca = consul.tls.as_ref().map(|tls| &tls.ca);
+            let pair = consul.tls.as_ref().and_then(|tls| tls.pair.as_ref());
+            self.certificates([CONSUL_CA, CONSUL_CERTIFICATE, CONSUL_KEY], ca, pair, &group)?;
+        }
+        let unit = running(versions.consul, &self.state.files, &reads);
+        self.state.units.insert(Unit::Consul, unit);
+        Ok(())
+    }
 
-/// How names resolve on a node, as far as it must be proven.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct RecordedDns {
-    /// Who resolves names below `.consul`.
-    pub resolver: dns::Resolver,
-    /// The network's own servers.
-    pub upstream: Vec<std::net::IpAddr>,
-    /// A name outside `.consul`, which must resolve as well as it does at those servers.
-    pub witness: String,
-}
+    fn nomad(&mut self, nomad: &NomadSpec) -> Result<(), RenderError> {
+        let Installed { versions, accounts } = self.installed;
+        let service = Service {
+            product: Product::Nomad,
+            unit_user: "root",
+            unit_data_dir: "/opt/nomad/data",
+            spec: &nomad.service,
+            data_dir: &nomad.data_dir,
+        };
+        let lines = service.lines(versions, accounts)?;
+        let drop_in = drop_in::nomad(nomad, versions.nomad, &lines);
+        self.state
+            .files
+            .insert(NOMAD_DROP_IN.to_owned(), Some(public(drop_in)));
+        let user = nomad.service.user.as_str();
+        let group = drop_in::group(Product::Nomad, user, accounts)?;
+        self.nomad_directories(nomad, user, &group);
+        let disks = nomad_drop_in(&self.spec.disks).map(|(_, text)| public(text));
+        self.state.files.insert(NOMAD_DISKS_DROP_IN.to_owned(), disks);
+        let mut reads = [NOMAD_DROP_IN, NOMAD_DISKS_DROP_IN]
+            .map(|path| (path, Reads::AtStart))
+            .to_vec();
+        if nomad.managed {
+            let version = versions.nomad;
+            reads.extend([NOMAD_CONFIGURATION, NOMAD_TOKENS].map(|path| (path, Reads::AtStart)));
+            reads.push((NOMAD_GOSSIP, Reads::Once));
+            // Between the two it would be killed by a reload, as long as systemd waits for its word.
+            let reloads =
+                !Feature::NomadNotify.known_by(version) || Feature::NomadNotifyReload.known_by(version);
+            let tls = if reloads { Reads::AtReload } else { Reads::AtStart };
+            reads.extend(NOMAD_TLS_FILES.map(|path| (path, tls)));
+            let configuration = nomad::render(self.spec, nomad, version)?;
+            self.file(NOMAD_CONFIGURATION, Some(configuration), &group);
+            let key = nomad
+                .server
+                .as_ref()
+                .and_then(|server| server.gossip_key.as_ref());
+            let key = self.secret(key)?;
+            self.file(NOMAD_GOSSIP, key.map(nomad::gossip).transpose()?, &group);
+            let token = self.secret(nomad.consul_token.as_ref())?;
+            self.file(NOMAD_TOKENS, token.map(nomad::tokens).transpose()?, &group);
+            let (ca, pair) = nomad.tls.as_ref().map(|tls| (&tls.ca, &tls.pair)).unzip();
+            self.certificates(NOMAD_TLS_FILES, ca, pair, &group)?;
+            self.introduction(nomad)?;
+        }
+        let unit = running(versions.nomad, &self.state.files, &reads);
+        self.state.units.insert(Unit::Nomad, unit);
+        Ok(())
+    }
 
-/// What the record says of DNS.
-fn recorded_dns(spec: &NodeSpec) -> Option<RecordedDns> {
-    let plan = spec.dns.plan.as_ref()?;
-    (plan.resolver != dns::Resolver::Off).then(|| RecordedDns {
-        resolver: plan.resolver,
-        upstream: plan.upstream.clone(),
-        witness: spec.dns.witness.clone(),
-    })
-}
+    /// The image made its own for the user `nomad`; root needs no permission to use them.
+    fn nomad_directories(&mut self, nomad: &NomadSpec, user: &str, group: &str) {
+        let own = |path: &str| path == "/opt/nomad/data" && user == "root";
+        if !own(&nomad.data_dir) {
+            self.directory(&nomad.data_dir, 0o700, user, group, None);
+        }
+        if user != "root" {
+            self.directory(NOMAD_FOLDER, 0o750, user, group, None);
+        }
+        // Only a server's own state changes hands: what is in a client's belongs to its jobs.
+        if nomad.server.is_some() && nomad.client.is_none() {
+            let state = format!("{}/server", nomad.data_dir);
+            self.directory(&state, 0o700, user, group, Some(Unit::Nomad));
+        }
+        if let Some(folder) = &nomad.log_dir {
+            self.directory(folder, 0o755, user, group, None);
+        }
+        if nomad.tls.is_some() {
+            self.directory(NOMAD_TLS, 0o750, user, group, None);
+        }
+    }
 
-fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, RenderError> {
-    json(&Record {
-        version: 2,
-        roles: spec.roles.clone(),
-        name: spec.name.clone(),
-        datacenter: spec.datacenter.clone(),
-        consul_servers: spec.consul.server,
-        nomad_servers: spec.nomad.as_ref().and_then(|nomad| nomad.server),
-        consul: versions.consul,
-        nomad: versions.nomad,
-        mounts: Vec::new(),
-        dns: recorded_dns(spec),
-        registries: if spec.roles.has(Role::NomadClient) {
-            spec.registries.clone()
-        } else {
-            Vec::new()
-        },
-    })
-}
+    /// Nomad looks for the token in the client's state when it starts, until it is registered. Its unit does not run
+    /// with the file: a token lives for minutes, and a new one must not restart clients that have long been let in.
+    fn introduction(&mut self, nomad: &NomadSpec) -> Result<(), RenderError> {
+        let Some(client) = &nomad.client else {
+            return Ok(());
+        };
+        let token = self.secret(client.introduction_token.as_ref())?;
+        let path = format!("{}{INTRODUCTION_TOKEN}", nomad.data_dir);
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        if token.is_some() {
+            self.directory(folder, 0o700, &nomad.service.user, "root", None);
+        }
+        let file = token.map(|token| DesiredFile {
+            mode: 0o600,
+            user: nomad.service.user.clone(),
+            ..private(format!("{token}\n"), "root")
+        });
+        self.state.files.insert(path, file);
+        Ok(())
+    }
 
-/// Readable by root and by the service's own group: later versions of the document will hold secrets.
-fn private(content: String, group: &str) -> DesiredFile {
-    DesiredFile {
-        content: content.into_bytes(),
-        mode: 0o640,
-        user: "root".to_owned(),
-        group: group.to_owned(),
+    fn no_nomad(&mut self) {
+        let files = [
+            NOMAD_CONFIGURATION,
+            NOMAD_DROP_IN,
+            NOMAD_DISKS_DROP_IN,
+            NOMAD_GOSSIP,
+            NOMAD_TOKENS,
+        ];
+        for path in files.into_iter().chain(NOMAD_TLS_FILES) {
+            self.state.files.insert(path.to_owned(), None);
+        }
+        self.state.units.insert(Unit::Nomad, DesiredUnit::Stopped);
+    }
+
+    /// Authority, certificate and key; none of a file that must not be there.
+    fn certificates(
+        &mut self,
+        [ca_path, certificate_path, key_path]: [&str; 3],
+        ca: Option<&SecretSource>,
+        pair: Option<&KeyPair>,
+        group: &str,
+    ) -> Result<(), RenderError> {
+        let (certificate, key) = pair.map(|pair| (&pair.certificate, &pair.key)).unzip();
+        for (path, source) in [(ca_path, ca), (certificate_path, certificate), (key_path, key)] {
+            let content = self.secret(source)?.map(str::to_owned);
+            self.file(path, content, group);
+        }
+        Ok(())
+    }
+
+    fn secret(&self, source: Option<&SecretSource>) -> Result<Option<&'a str>, RenderError> {
+        source.map(|source| secret(self.secrets, source)).transpose()
+    }
+
+    fn file(&mut self, path: &str, content: Option<String>, group: &str) {
+        let file = content.map(|content| private(content, group));
+        self.state.files.insert(path.to_owned(), file);
+    }
+
+    fn directory(&mut self, path: &str, mode: u32, user: &str, group: &str, state_of: Option<Unit>) {
+        let directory = DesiredDirectory {
+            mode,
+            user: user.to_owned(),
+            group: group.to_owned(),
+            state_of,
+        };
+        self.state.directories.insert(path.to_owned(), directory);
     }
 }
 
-fn public(content: String) -> DesiredFile {
-    DesiredFile {
-        content: content.into_bytes(),
-        mode: 0o644,
-        user: "root".to_owned(),
-        group: "root".to_owned(),
-    }
+fn secret<'a>(secrets: &'a Fetched, source: &SecretSource) -> Result<&'a str, RenderError> {
+    secrets
+        .get(source)
+        .ok_or_else(|| RenderError::Secret(source.to_string()))
 }
 
-/// A unit runs with its files and its binary: another version is another thing to run.
-fn running(all: &BTreeMap<String, Option<DesiredFile>>, files: &[&str], version: Version) -> DesiredUnit {
-    let mut together = version.to_string();
-    for file in files.iter().filter_map(|path| all.get(*path)).flatten() {
-        together.push_str(&digest(&file.content));
+/// A time as Go reads it, exact, in the largest unit that needs no fraction.
+fn duration(time: Duration) -> String {
+    let (seconds, nanoseconds) = (time.as_secs(), time.subsec_nanos());
+    if nanoseconds % 1_000_000 != 0 {
+        return format!("{}ns", time.as_nanos());
     }
-    DesiredUnit::Running(Some(RunsWith {
-        digest: digest(together.as_bytes()),
-        files: files.iter().map(|path| (*path).to_owned()).collect(),
-    }))
-}
-
-/// SHA-256 in lower-case hexadecimal.
-pub(crate) fn digest(content: &[u8]) -> String {
-    use std::fmt::Write;
-    Sha256::digest(content)
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    if nanoseconds != 0 {
+        return format!("{}ms", time.as_millis());
+    }
+    match seconds {
+        0 => "0s".to_owned(),
+        hours if hours % 3600 == 0 => format!("{}h", hours / 3600),
+        minutes if minutes % 60 == 0 => format!("{}m", minutes / 60),
+        seconds => format!("{seconds}s"),
+    }
 }
 
 fn json(value: &impl Serialize) -> Result<String, RenderError> {
     serde_json::to_string_pretty(value)
         .map(|text| text + "\n")
         .map_err(|error| RenderError::Json(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_exactly() {
+        for (milliseconds, written) in [
+            (0, "0s"),
+            (200, "200ms"),
+            (10_000, "10s"),
+            (90_000, "90s"),
+            (300_000, "5m"),
+            (7_200_000, "2h"),
+            (1_500, "1500ms"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(milliseconds)), written);
+        }
+        assert_eq!(duration(Duration::from_nanos(1_000_001)), "1000001ns");
+    }
 }

@@ -1,4 +1,4 @@
-//! Owns which versions of Consul and Nomad know which switch: one table, read by everything that renders.
+//! Owns what is installed: versions of Consul, Nomad and systemd, and which of them COS knows.
 //! Touches the products' binaries, to ask for their version.
 
 use std::fmt;
@@ -18,23 +18,34 @@ pub enum Product {
     Consul,
     /// HashiCorp Nomad.
     Nomad,
+    /// systemd, which comes with the base.
+    Systemd,
 }
 
 impl Product {
-    /// Where the image keeps its binary.
+    /// Where the image keeps its binary; a name without a path is looked for.
     pub const fn binary(self) -> &'static str {
         match self {
             Self::Consul => "/opt/consul/bin/consul",
             Self::Nomad => "/opt/nomad/bin/nomad",
+            Self::Systemd => "systemctl",
         }
     }
 
-    /// The oldest version that COS renders for. Older Nomads cannot judge a configuration (`nomad config
-    /// validate` came with 1.3); Consul 1.8 is the oldest whose keys were looked through.
+    /// The oldest version that COS renders for: the oldest whose keys were looked through.
     pub const fn oldest(self) -> Version {
         match self {
             Self::Consul => Version::new(1, 8, 0),
-            Self::Nomad => Version::new(1, 3, 0),
+            Self::Nomad => Version::new(1, 0, 0),
+            Self::Systemd => Version::new(219, 0, 0),
+        }
+    }
+
+    /// A version as the product itself writes it.
+    pub fn write(self, version: Version) -> String {
+        match self {
+            Self::Consul | Self::Nomad => version.to_string(),
+            Self::Systemd => version.major.to_string(),
         }
     }
 
@@ -53,6 +64,7 @@ impl fmt::Display for Product {
         formatter.write_str(match self {
             Self::Consul => "Consul",
             Self::Nomad => "Nomad",
+            Self::Systemd => "systemd",
         })
     }
 }
@@ -69,6 +81,11 @@ impl Version {
     /// A release by its numbers.
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch }
+    }
+
+    /// The first number, which is all of systemd's.
+    pub(crate) const fn major(self) -> u32 {
+        self.major
     }
 }
 
@@ -109,69 +126,6 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// A switch that only some versions know. An unknown key stops either product, so each has its range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Feature {
-    /// Consul: block `ui_config` instead of key `ui`.
-    ConsulUiConfig,
-    /// Consul: `telemetry.disable_compat_1.9`, which stops metrics under names older than 1.9.
-    ConsulDisableCompat19,
-    /// Nomad: `client.drain_on_shutdown`.
-    NomadDrainOnShutdown,
-    /// Nomad: `client.node_pool`.
-    NomadNodePool,
-    /// Nomad: tells systemd when it is ready, so that `Type=notify` works.
-    NomadNotify,
-}
-
-/// The table: feature, product, first version, first version that no longer has it.
-/// Sources: the products' changelogs and `agent/config` folders.
-const FEATURES: [(Feature, Product, Version, Option<Version>); 5] = [
-    (
-        Feature::ConsulUiConfig,
-        Product::Consul,
-        Version::new(1, 9, 0),
-        None,
-    ),
-    (
-        Feature::ConsulDisableCompat19,
-        Product::Consul,
-        Version::new(1, 9, 0),
-        Some(Version::new(1, 13, 0)),
-    ),
-    (
-        Feature::NomadDrainOnShutdown,
-        Product::Nomad,
-        Version::new(1, 5, 4),
-        None,
-    ),
-    (
-        Feature::NomadNodePool,
-        Product::Nomad,
-        Version::new(1, 6, 0),
-        None,
-    ),
-    (Feature::NomadNotify, Product::Nomad, Version::new(1, 8, 0), None),
-];
-
-impl Feature {
-    /// First version that has it.
-    pub fn since(self) -> Version {
-        self.row().2
-    }
-
-    /// Whether this version of its product has it.
-    pub fn known_by(self, version: Version) -> bool {
-        let (_, _, since, until) = self.row();
-        version >= since && until.is_none_or(|until| version < until)
-    }
-
-    fn row(self) -> (Self, Product, Version, Option<Version>) {
-        // The test below proves that each feature has its row at its own index.
-        FEATURES[self as usize]
-    }
-}
-
 /// The installed versions cannot be told, or are too old.
 #[derive(Debug, Error)]
 pub enum VersionError {
@@ -193,13 +147,28 @@ pub enum VersionError {
         answer: String,
     },
     /// COS does not know this version.
-    #[error("{product} {installed} is older than {}, the oldest that COS configures", product.oldest())]
+    #[error(
+        "{product} {} is older than {}, the oldest that COS configures",
+        product.write(*installed),
+        product.write(product.oldest())
+    )]
     TooOld {
         /// Product.
         product: Product,
         /// What is installed.
         installed: Version,
     },
+}
+
+/// What starts services on a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Init {
+    /// systemd of this version.
+    Systemd(Version),
+    /// System V scripts, which have no settings.
+    Scripts,
+    /// It is not to be seen: this is a folder with files, no machine that runs.
+    Unknown,
 }
 
 /// What is installed.
@@ -209,40 +178,70 @@ pub struct Versions {
     pub consul: Version,
     /// Nomad.
     pub nomad: Version,
+    /// What starts services.
+    pub init: Init,
 }
 
 impl Versions {
-    /// Asks both binaries, side by side: on a fresh volume each takes its time to be read.
+    /// Asks the binaries, side by side: on a fresh volume each takes its time to be read.
     pub fn detect(files: &Files, programs: &(dyn Programs + Sync)) -> Result<Self, VersionError> {
         thread::scope(|scope| {
             let nomad = scope.spawn(|| ask(Product::Nomad, files, programs));
+            let init = scope.spawn(|| init(files, programs));
             let consul = ask(Product::Consul, files, programs);
-            let nomad = nomad
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             Ok(Self {
                 consul: consul?,
-                nomad: nomad?,
+                nomad: join(nomad)?,
+                init: join(init)?,
             })
         })
     }
 }
 
+fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// By the same signs as `services::detect`.
+pub(super) fn init(files: &Files, programs: &dyn Programs) -> Result<Init, VersionError> {
+    if files.locate("/run/systemd/system").is_dir() {
+        return ask(Product::Systemd, files, programs).map(Init::Systemd);
+    }
+    if files.locate("/sbin/chkconfig").is_file() {
+        return Ok(Init::Scripts);
+    }
+    Ok(Init::Unknown)
+}
+
 fn ask(product: Product, files: &Files, programs: &dyn Programs) -> Result<Version, VersionError> {
-    let binary = files.locate(product.binary());
-    let invocation = Invocation::new(&binary.to_string_lossy(), ["version"], Duration::from_mins(1));
+    let (program, argument) = match product {
+        Product::Systemd => (product.binary().to_owned(), "--version"),
+        Product::Consul | Product::Nomad => {
+            let binary = files.locate(product.binary());
+            (binary.to_string_lossy().into_owned(), "version")
+        }
+    };
+    let invocation = Invocation::new(&program, [argument], Duration::from_mins(1));
     let output = programs
         .check(&invocation)
         .map_err(|source| VersionError::Ask { product, source })?;
     parse(product, &output.stdout)
 }
 
-/// Reads `Consul v1.21.5`, `Nomad v1.11.0-dev (…)` and the like.
+/// Reads `Consul v1.21.5`, `Nomad v1.11.0-dev (…)`, `systemd 252 (252.39-1~deb12u1)` and the like.
 fn parse(product: Product, answer: &str) -> Result<Version, VersionError> {
     let line = answer.lines().next().unwrap_or_default();
     let mut words = line.split_whitespace();
     let named = words.next() == Some(product.to_string().as_str());
-    let version = words.next().and_then(|word| word.parse().ok());
+    let version = words.next().and_then(|word| match product {
+        Product::Systemd => {
+            let digits = word.split(|character: char| !character.is_ascii_digit()).next()?;
+            Some(Version::new(digits.parse().ok()?, 0, 0))
+        }
+        Product::Consul | Product::Nomad => word.parse().ok(),
+    });
     let Some(installed) = version.filter(|_| named) else {
         return Err(VersionError::Unreadable {
             product,
@@ -257,22 +256,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_feature_has_its_own_row() {
-        for (index, (feature, ..)) in FEATURES.iter().enumerate() {
-            assert_eq!(*feature as usize, index);
-        }
-    }
-
-    #[test]
     fn versions_are_read_from_what_the_binaries_say() {
         let consul = parse(Product::Consul, "Consul v1.21.5\nRevision 1234\n").unwrap();
         assert_eq!(consul, Version::new(1, 21, 5));
         let nomad = parse(Product::Nomad, "Nomad v1.11.0-dev (abc)\n").unwrap();
         assert_eq!(nomad, Version::new(1, 11, 0));
-        assert!(matches!(
-            parse(Product::Nomad, "Nomad v1.2.6 (x)"),
-            Err(VersionError::TooOld { .. })
-        ));
+        let error = parse(Product::Nomad, "Nomad v0.12.6 (x)").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Nomad 0.12.6 is older than 1.0.0, the oldest that COS configures"
+        );
+        for (answer, major) in [
+            ("systemd 219\n+PAM +AUDIT", 219),
+            ("systemd 252 (252.39-1~deb12u1)\n+PAM", 252),
+            ("systemd 257~rc2-1 (x)", 257),
+        ] {
+            let version = parse(Product::Systemd, answer).unwrap();
+            assert_eq!(Product::Systemd.write(version), major.to_string());
+        }
         assert!(matches!(
             parse(Product::Nomad, "Consul v1.21.5"),
             Err(VersionError::Unreadable { .. })
@@ -281,13 +282,5 @@ mod tests {
             parse(Product::Nomad, ""),
             Err(VersionError::Unreadable { .. })
         ));
-    }
-
-    #[test]
-    fn a_range_ends_before_its_last_version() {
-        let compat = Feature::ConsulDisableCompat19;
-        let known = [(1, 8, 9), (1, 9, 0), (1, 12, 9), (1, 13, 0)]
-            .map(|(major, minor, patch)| compat.known_by(Version::new(major, minor, patch)));
-        assert_eq!(known, [false, true, true, false]);
     }
 }

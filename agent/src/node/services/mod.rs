@@ -58,6 +58,8 @@ pub trait ServiceManager {
     fn start(&self, service: &str) -> Result<(), ProgramError>;
     /// Begins to restart a service and does not wait for it.
     fn restart(&self, service: &str) -> Result<(), ProgramError>;
+    /// Lets a running service read again what it can without a restart.
+    fn reload(&self, service: &str) -> Result<(), ProgramError>;
     /// Stops a service and waits until it has stopped.
     fn stop(&self, service: &str) -> Result<(), ProgramError>;
     /// How a service fares.
@@ -121,6 +123,7 @@ mod tests {
         manager.enable("consul").unwrap();
         manager.start("consul").unwrap();
         manager.restart("consul").unwrap();
+        manager.reload("consul").unwrap();
         manager.stop("consul").unwrap();
         manager.disable("consul").unwrap();
         manager.condition("consul").unwrap();
@@ -140,6 +143,7 @@ mod tests {
                 "systemctl start --no-block consul.service",
                 "systemctl reset-failed consul.service",
                 "systemctl restart --no-block consul.service",
+                "systemctl reload consul.service",
                 "systemctl stop consul.service",
                 "systemctl disable --quiet consul.service",
                 "systemctl show -p LoadState -p ActiveState -p SubState -p Result -p UnitFileState -p Job \
@@ -186,6 +190,7 @@ mod tests {
                 "/sbin/chkconfig consul on",
                 "/sbin/service consul start",
                 "/sbin/service consul restart",
+                "/sbin/service consul reload",
                 "/sbin/service consul stop",
                 "/sbin/chkconfig consul off",
                 "/sbin/chkconfig consul",

@@ -77,6 +77,11 @@ impl ServiceManager for Systemd<'_> {
             .map(drop)
     }
 
+    fn reload(&self, service: &str) -> Result<(), ProgramError> {
+        // It only sends a signal, so its end can be waited for.
+        self.run(["reload", &unit(service)], QUICK).map(drop)
+    }
+
     fn stop(&self, service: &str) -> Result<(), ProgramError> {
         self.run(["stop", &unit(service)], STOP).map(drop)
     }

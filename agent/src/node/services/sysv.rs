@@ -135,6 +135,10 @@ impl ServiceManager for SysV<'_> {
         self.initctl(["start", "--no-wait", service], QUICK)
     }
 
+    fn reload(&self, service: &str) -> Result<(), ProgramError> {
+        self.service(service, "reload")
+    }
+
     fn stop(&self, service: &str) -> Result<(), ProgramError> {
         if self.job(service).is_none() {
             return self.service(service, "stop");

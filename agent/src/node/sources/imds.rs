@@ -4,9 +4,12 @@
 //! The service shares 1024 packets per second and interface with DNS and NTP, and refuses now and then while a
 //! machine boots, so each answer that may pass is asked for again until the budget is spent. Paths begin with
 //! `latest`: dated paths are the documented habit, but stand-ins for the service often know `latest` only.
+//! Several threads may ask at once; they share one token and kept connections.
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -70,6 +73,25 @@ pub enum ImdsError {
     /// A document is not what AWS describes.
     #[error("the instance identity document is not readable")]
     Document(#[source] serde_json::Error),
+    /// Another document is not what AWS describes.
+    #[error("the answer of the instance metadata service at {url} is not readable")]
+    Unreadable {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The instance has a role and may not take it on.
+    #[error("the instance metadata service has no credentials for the role {role}: {code} {message}")]
+    Role {
+        /// Name of the role.
+        role: String,
+        /// The service's word for what is wrong.
+        code: String,
+        /// What it says about it.
+        message: String,
+    },
 }
 
 impl ImdsError {
@@ -88,6 +110,9 @@ impl ImdsError {
             Self::Silent { .. } => {
                 Some("is this an EC2 instance? another address goes by --imds URL".to_owned())
             }
+            Self::Role { role, .. } => Some(format!(
+                "let the trust policy of {role} name ec2.amazonaws.com, and give IAM a minute"
+            )),
             _ => None,
         }
     }
@@ -107,8 +132,8 @@ pub struct Imds {
     base: String,
     budget: Duration,
     start: Instant,
-    token: Option<String>,
-    retries: u32,
+    token: Mutex<Option<String>>,
+    retries: AtomicU32,
 }
 
 impl Imds {
@@ -119,29 +144,58 @@ impl Imds {
             base: base.trim_end_matches('/').to_owned(),
             budget,
             start: Instant::now(),
-            token: None,
-            retries: 0,
+            token: Mutex::new(None),
+            retries: AtomicU32::new(0),
         }
+    }
+
+    /// Where the service is.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Asks for the token, so that whatever is asked after that finds it.
+    pub fn open(&self) -> Result<(), ImdsError> {
+        let url = self.url("api/token");
+        let mut withheld = false;
+        self.ask(&url, &mut withheld, |imds, withheld| {
+            Ok(match imds.token(withheld)? {
+                ControlFlow::Break(_) => ControlFlow::Break(()),
+                ControlFlow::Continue(reason) => ControlFlow::Continue(reason),
+            })
+        })
     }
 
     /// How often anything had to be asked again.
     pub fn retries(&self) -> u32 {
-        self.retries
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Gives what is asked from now on a budget of its own: for whoever asks again and again, all day long.
+    pub(crate) fn begin(&mut self, budget: Duration) {
+        self.budget = budget;
+        self.start = Instant::now();
     }
 
     /// Who and where this machine is.
-    pub fn facts(&mut self) -> Result<InstanceFacts, ImdsError> {
+    pub fn facts(&self) -> Result<InstanceFacts, ImdsError> {
         let path = "dynamic/instance-identity/document";
         let document = self
             .get(path)?
             .ok_or_else(|| ImdsError::Absent { url: self.url(path) })?;
         let identity: Identity = serde_json::from_slice(&document).map_err(ImdsError::Document)?;
-        let domain = self.text("meta-data/services/domain")?;
-        let partition = self.text("meta-data/services/partition")?;
-        let guessed = partition_of(&identity.region);
+        let (partition, domain) = match partition_of(&identity.region) {
+            Some((partition, domain)) => (partition.to_owned(), domain.to_owned()),
+            None => (
+                self.text("meta-data/services/partition")?
+                    .unwrap_or_else(|| "aws".to_owned()),
+                self.text("meta-data/services/domain")?
+                    .unwrap_or_else(|| "amazonaws.com".to_owned()),
+            ),
+        };
         Ok(InstanceFacts {
-            domain: domain.unwrap_or_else(|| guessed.1.to_owned()),
-            partition: partition.unwrap_or_else(|| guessed.0.to_owned()),
+            domain,
+            partition,
             instance_id: identity.instance_id,
             region: identity.region,
             zone: identity.availability_zone,
@@ -153,15 +207,28 @@ impl Imds {
     }
 
     /// The instance's user-data as it was given; none if there is none.
-    pub fn user_data(&mut self) -> Result<Option<Vec<u8>>, ImdsError> {
+    pub fn user_data(&self) -> Result<Option<Vec<u8>>, ImdsError> {
         self.get("user-data")
     }
 
-    fn url(&self, path: &str) -> String {
+    /// Keys of the instance's tags; none of them unless the instance was launched with `InstanceMetadataTags`.
+    pub fn tag_keys(&self) -> Result<Vec<String>, ImdsError> {
+        let keys = self.text("meta-data/tags/instance")?.unwrap_or_default();
+        Ok(keys.lines().map(str::to_owned).collect())
+    }
+
+    /// The value of a tag; none if it is gone. The service serves no key with other characters than letters, digits
+    /// and `+ - = . , _ : @`.
+    pub fn tag(&self, key: &str) -> Result<Option<String>, ImdsError> {
+        let value = self.get(&format!("meta-data/tags/instance/{key}"))?;
+        Ok(value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
         format!("{}/latest/{path}", self.base)
     }
 
-    fn text(&mut self, path: &str) -> Result<Option<String>, ImdsError> {
+    pub(super) fn text(&self, path: &str) -> Result<Option<String>, ImdsError> {
         let text = self
             .get(path)?
             .map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
@@ -169,26 +236,20 @@ impl Imds {
     }
 
     /// One document; none if the service says that there is no such thing (404).
-    fn get(&mut self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
+    pub(crate) fn get(&self, path: &str) -> Result<Option<Vec<u8>>, ImdsError> {
         let url = self.url(path);
-        let mut token_withheld = false;
-        let left = self.budget.saturating_sub(self.start.elapsed());
-        let mut tries: u32 = 0;
-        let ended = wait::until(left, BACKOFF, || {
-            tries += 1;
-            let token = match self.token.clone() {
-                Some(token) => token,
-                None => match self.ask_token(&mut token_withheld)? {
-                    ControlFlow::Break(token) => token,
-                    ControlFlow::Continue(reason) => return Ok(ControlFlow::Continue(reason)),
-                },
+        let mut withheld = false;
+        self.ask(&url, &mut withheld, |imds, withheld| {
+            let token = match imds.token(withheld)? {
+                ControlFlow::Break(token) => token,
+                ControlFlow::Continue(reason) => return Ok(ControlFlow::Continue(reason)),
             };
-            let met = http::get(&self.agent, &url, Some(("X-aws-ec2-metadata-token", &token)));
+            let met = http::get(&imds.agent, &url, Some(("X-aws-ec2-metadata-token", &token)));
             match judge(&url, met)? {
                 Met::Answer(Answer { status: 200, body }) => Ok(ControlFlow::Break(Some(body))),
                 Met::Answer(Answer { status: 404, .. }) => Ok(ControlFlow::Break(None)),
                 Met::Answer(Answer { status: 401, .. }) => {
-                    self.token = None;
+                    imds.forget(&token);
                     Ok(ControlFlow::Continue(
                         "it does not know the token (401)".to_owned(),
                     ))
@@ -199,20 +260,56 @@ impl Imds {
                 }),
                 Met::Passing(reason) => Ok(ControlFlow::Continue(reason)),
             }
+        })
+    }
+
+    /// Tries until the budget is spent.
+    fn ask<T>(
+        &self,
+        url: &str,
+        withheld: &mut bool,
+        mut probe: impl FnMut(&Self, &mut bool) -> Result<ControlFlow<T, String>, ImdsError>,
+    ) -> Result<T, ImdsError> {
+        let left = self.budget.saturating_sub(self.start.elapsed());
+        let mut tries: u32 = 0;
+        let ended = wait::until(left, BACKOFF, || {
+            tries += 1;
+            probe(self, withheld)
         });
-        self.retries += tries.saturating_sub(1);
+        self.retries.fetch_add(tries.saturating_sub(1), Ordering::Relaxed);
         ended.map_err(|error| match error {
             WaitError::Deadline { last_reason, .. } => ImdsError::Silent {
-                url: url.clone(),
+                url: url.to_owned(),
                 after: self.start.elapsed(),
                 last_reason,
-                token_withheld,
+                token_withheld: *withheld,
             },
             WaitError::Probe(error) => error,
         })
     }
 
-    fn ask_token(&mut self, withheld: &mut bool) -> Result<ControlFlow<String, String>, ImdsError> {
+    /// The token. Whoever needs it while another thread asks for it waits for that answer.
+    fn token(&self, withheld: &mut bool) -> Result<ControlFlow<String, String>, ImdsError> {
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = token.as_ref() {
+            return Ok(ControlFlow::Break(token.clone()));
+        }
+        let asked = self.ask_token(withheld)?;
+        if let ControlFlow::Break(new) = &asked {
+            *token = Some(new.clone());
+        }
+        Ok(asked)
+    }
+
+    /// Forgets a token that the service does not know any more, unless there is a newer one already.
+    fn forget(&self, old: &str) {
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if token.as_deref() == Some(old) {
+            *token = None;
+        }
+    }
+
+    fn ask_token(&self, withheld: &mut bool) -> Result<ControlFlow<String, String>, ImdsError> {
         let url = self.url("api/token");
         let met = http::put(
             &self.agent,
@@ -222,11 +319,9 @@ impl Imds {
         // A reply to PUT leaves the service with a small time to live, so that it dies on a second hop.
         *withheld = matches!(met, Err(ureq::Error::Timeout(ureq::Timeout::RecvResponse)));
         match judge(&url, met)? {
-            Met::Answer(Answer { status: 200, body }) => {
-                let token = String::from_utf8_lossy(&body).trim().to_owned();
-                self.token = Some(token.clone());
-                Ok(ControlFlow::Break(token))
-            }
+            Met::Answer(Answer { status: 200, body }) => Ok(ControlFlow::Break(
+                String::from_utf8_lossy(&body).trim().to_owned(),
+            )),
             Met::Answer(Answer { status, .. }) => Err(ImdsError::Status { url, status }),
             Met::Passing(reason) => Ok(ControlFlow::Continue(reason)),
         }
@@ -262,11 +357,18 @@ struct Identity {
     region: String,
 }
 
-/// Partition and service domain by the region's name, where the service does not tell.
-fn partition_of(region: &str) -> (&'static str, &'static str) {
-    match region.split('-').next() {
-        Some("cn") => ("aws-cn", "amazonaws.com.cn"),
-        Some("us") if region.starts_with("us-gov-") => ("aws-us-gov", "amazonaws.com"),
-        _ => ("aws", "amazonaws.com"),
-    }
+/// Partition and service domain by the region's name, as AWS's own SDKs tell them (`partitions.json` of botocore);
+/// none for a region of a kind that is newer than this list.
+fn partition_of(region: &str) -> Option<(&'static str, &'static str)> {
+    Some(match region.split('-').collect::<Vec<_>>().as_slice() {
+        ["us" | "eu" | "ap" | "sa" | "ca" | "me" | "af" | "il" | "mx", _, _] => ("aws", "amazonaws.com"),
+        ["cn", _, _] => ("aws-cn", "amazonaws.com.cn"),
+        ["us", "gov", _, _] => ("aws-us-gov", "amazonaws.com"),
+        ["us", "iso", _, _] => ("aws-iso", "c2s.ic.gov"),
+        ["us", "isob", _, _] => ("aws-iso-b", "sc2s.sgov.gov"),
+        ["eu", "isoe", _, _] => ("aws-iso-e", "cloud.adc-e.uk"),
+        ["us", "isof", _, _] => ("aws-iso-f", "csp.hci.ic.gov"),
+        ["eusc", "de", _, _] => ("aws-eusc", "amazonaws.eu"),
+        _ => return None,
+    })
 }

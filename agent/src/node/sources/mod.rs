@@ -1,71 +1,28 @@
 //! Owns where facts come from: documents with their origin, and what the metadata service says of this machine.
 //! Touches files (reading) and the metadata service.
 
+mod cloud_config;
+mod document;
+mod gather;
 pub mod imds;
+mod mime;
+mod parameters;
 pub mod resolver;
-
-use std::fmt;
-use std::path::{Path, PathBuf};
+mod role;
+mod tags;
+mod user_data;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::{FileError, Files};
-
+pub use cloud_config::written;
+pub use document::{Document, Origin};
+pub use gather::{CONFIGURATION, DROP_INS, Gathered, SourceError, Sources, gather, include, named};
 pub use imds::{Imds, ImdsError};
-
-/// Where cloud-init puts the node's configuration.
-pub const CONFIGURATION: &str = "/etc/cos/node.yaml";
-
-/// Where a document came from; every message about it begins with this.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// A file on this machine.
-    File(PathBuf),
-    /// The instance's user-data, read from the metadata service.
-    UserData,
-    /// COS's own example of a node, which the boot test has judged.
-    Sample,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(formatter, "{}", path.display()),
-            Self::UserData => formatter.write_str("user-data"),
-            Self::Sample => formatter.write_str("the sample"),
-        }
-    }
-}
-
-/// Bytes and where they came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
-    /// Where it came from.
-    pub origin: Origin,
-    /// What it says, uninterpreted.
-    pub bytes: Vec<u8>,
-}
-
-impl Document {
-    /// A file below the root; none if it does not exist.
-    pub fn from_file(files: &Files, path: &Path) -> Result<Option<Self>, FileError> {
-        let origin = Origin::File(path.to_owned());
-        Ok(files.read(path)?.map(|bytes| Self { origin, bytes }))
-    }
-
-    /// User-data, if it is a bare NodeConfig document: it starts with `version:`, with `---` or with `{`.
-    /// A `#cloud-config` or a script is cloud-init's business and gives none.
-    pub fn from_user_data(bytes: Vec<u8>) -> Option<Self> {
-        let start = bytes.trim_ascii_start();
-        let bare = [&b"version:"[..], b"---", b"{"]
-            .iter()
-            .any(|opening| start.starts_with(opening));
-        bare.then_some(Self {
-            origin: Origin::UserData,
-            bytes,
-        })
-    }
-}
+pub use mime::{Part, parts as mime_parts};
+pub use parameters::{FileParameters, Parameters, ParametersError};
+pub use role::RoleCredentials;
+pub use tags::{MOST_TAGS, PREFIX as TAG_PREFIX};
+pub use user_data::{LARGEST, MEDIA_TYPE, UserData, read as read_user_data};
 
 /// What the metadata service says of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,26 +62,6 @@ impl InstanceFacts {
             architecture: "x86_64".to_owned(),
             domain: "amazonaws.com".to_owned(),
             partition: "aws".to_owned(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_bare_document_in_user_data_is_ours() {
-        for ours in ["version: 1\n", "\n{\"version\":1}", "---\nversion: 1\n"] {
-            assert!(Document::from_user_data(ours.into()).is_some(), "{ours}");
-        }
-        for not_ours in [
-            "",
-            "#cloud-config\nruncmd: []",
-            "#!/bin/sh\ncos-agent apply",
-            "hello",
-        ] {
-            assert!(Document::from_user_data(not_ours.into()).is_none(), "{not_ours}");
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Owns what a machine has to resolve names with: its resolver file, its local resolvers, its packet filter.
-//! Touches files (reading), and `systemctl --version` where systemd-resolved runs.
+//! Touches files (reading).
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use crate::host::{FileError, Files, Invocation, Programs};
+use crate::host::{FileError, Files};
 use crate::node::services::{Activity, Condition};
 
 /// Where programs learn whom to ask.
@@ -62,7 +61,7 @@ pub struct ResolverFacts {
     pub upstream: Vec<IpAddr>,
     /// systemd-resolved.
     pub resolved: LocalResolver,
-    /// Version of systemd; known where systemd-resolved runs.
+    /// Version of systemd; none where it does not run.
     pub systemd: Option<u32>,
     /// dnsmasq.
     pub dnsmasq: LocalResolver,
@@ -85,7 +84,7 @@ pub struct ResolverFacts {
 pub(crate) fn observe(
     files: &Files,
     [resolved, dnsmasq]: [Option<&Condition>; 2],
-    programs: &dyn Programs,
+    systemd: Option<u32>,
     ours: &[&'static str],
 ) -> Result<ResolverFacts, FileError> {
     let text = |path: &str| -> Result<Option<String>, FileError> {
@@ -108,11 +107,6 @@ pub(crate) fn observe(
         }
     }
     let [resolved, dnsmasq] = [resolved, dnsmasq].map(local_resolver);
-    let systemd = if resolved.active {
-        systemd_version(programs)
-    } else {
-        None
-    };
     let folder = |path: &str| text(path).map(|text| text.is_some_and(|text| names_folder(&text)));
     Ok(ResolverFacts {
         upstream,
@@ -152,15 +146,6 @@ fn local_resolver(condition: Option<&Condition>) -> LocalResolver {
     })
 }
 
-/// `systemd 252 (252.30-1~deb12u2)`, `systemd 219`.
-fn systemd_version(programs: &dyn Programs) -> Option<u32> {
-    let invocation = Invocation::new("systemctl", ["--version"], Duration::from_secs(10));
-    let told = programs.check(&invocation).ok()?.stdout;
-    let mut words = told.lines().next()?.split_whitespace();
-    let version = words.nth(1).filter(|_| told.starts_with("systemd "))?;
-    version.split(['.', '~', '-']).next()?.parse().ok()
-}
-
 /// Servers of a resolver file, in order.
 pub(crate) fn nameservers(text: &str) -> Vec<IpAddr> {
     text.lines()
@@ -191,20 +176,6 @@ fn find(files: &Files, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Output, ProgramError};
-
-    struct Systemctl;
-
-    impl Programs for Systemctl {
-        fn run(&self, invocation: &Invocation) -> Result<Output, ProgramError> {
-            assert_eq!(invocation.to_string(), "systemctl --version");
-            Ok(Output {
-                status: Some(0),
-                stdout: "systemd 252 (252.39-1~deb12u2)\n+PAM\n".to_owned(),
-                stderr: String::new(),
-            })
-        }
-    }
 
     #[test]
     fn nameservers_are_read_as_the_c_library_does() {
@@ -220,7 +191,7 @@ mod tests {
     #[test]
     fn a_bare_machine_has_nothing_and_is_no_error() {
         let root = tempfile::tempdir().unwrap();
-        let facts = observe(&Files::new(root.path()), [None; 2], &Systemctl, &["/etc/x"]).unwrap();
+        let facts = observe(&Files::new(root.path()), [None; 2], None, &["/etc/x"]).unwrap();
         assert_eq!(facts.resolv_conf, ResolvConf::default());
         assert!(facts.upstream.is_empty() && facts.iptables.is_none() && facts.dhclient_hook.is_none());
         assert_eq!((facts.manager, facts.systemd), (None, None));
@@ -250,7 +221,7 @@ mod tests {
             .link(RESOLV_CONF, "../run/systemd/resolve/resolv.conf")
             .unwrap();
         files.make_directory("/run/systemd/system", 0o755).unwrap();
-        let facts = observe(&files, [None; 2], &Systemctl, &["/etc/x", "/etc/y"]).unwrap();
+        let facts = observe(&files, [None; 2], Some(252), &["/etc/x", "/etc/y"]).unwrap();
         assert_eq!(
             facts.resolv_conf.link.as_deref(),
             Some("../run/systemd/resolve/resolv.conf")
@@ -261,6 +232,6 @@ mod tests {
         assert_eq!(facts.dhclient_hook.as_deref(), Some("echo mine\n"));
         assert_eq!(facts.manager, Some(Manager::Systemd));
         assert_eq!(facts.written, ["/etc/x"]);
-        assert_eq!(systemd_version(&Systemctl), Some(252));
+        assert_eq!(facts.systemd, Some(252));
     }
 }

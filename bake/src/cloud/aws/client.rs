@@ -103,9 +103,9 @@ impl AwsCloud {
             .map(ToString::to_string)
             .filter(|region| !region.is_empty());
         let region = region.ok_or_else(|| {
-            errors::other(
+            errors::configuration(
                 "config:Region",
-                "no region is given, in AWS_REGION, or in the profile",
+                "no region is named: not with --region, in AWS_REGION, nor in the profile",
             )
         })?;
         let retry = |attempts: u32| {
@@ -266,7 +266,7 @@ pub(super) fn http_client() -> Result<SharedHttpClient, CloudError> {
     if let Some(path) = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
         let failed = |error| {
             let path = path.display();
-            errors::other(
+            errors::configuration(
                 "config:Certificates",
                 format!("cannot read AWS_CA_BUNDLE {path}: {error}"),
             )
@@ -276,7 +276,7 @@ pub(super) fn http_client() -> Result<SharedHttpClient, CloudError> {
     let context = tls::TlsContext::builder()
         .with_trust_store(trust)
         .build()
-        .map_err(|error| errors::other("config:Certificates", error.to_string()))?;
+        .map_err(|error| errors::configuration("config:Certificates", error.to_string()))?;
     let proxy = ProxyConfig::from_env();
     // The documented builder knows no proxy; this one keeps its pool of connections and takes our connector.
     Ok(

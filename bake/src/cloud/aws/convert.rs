@@ -134,6 +134,7 @@ pub(super) fn image(operation: &'static str, image: Image) -> Result<Option<Imag
         state,
         reason,
         owner: image.owner_id.unwrap_or_default(),
+        owner_alias: image.image_owner_alias,
         architecture: present(operation, "Architecture", image.architecture)?
             .as_str()
             .to_owned(),
@@ -176,7 +177,6 @@ pub(super) fn instance(operation: &'static str, instance: Instance) -> Result<In
                 .placement
                 .and_then(|placement| placement.availability_zone),
         )?,
-        private_address: instance.private_ip_address,
         volumes,
         tags: tag_map(&instance.tags.unwrap_or_default()),
     })

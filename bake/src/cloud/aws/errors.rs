@@ -86,9 +86,18 @@ pub(crate) fn present<T>(operation: &'static str, field: &str, value: Option<T>)
 
 /// A failure that is none of AWS's.
 pub(crate) fn other(operation: &'static str, message: impl Into<String>) -> CloudError {
+    own(operation, CloudErrorKind::Other, message)
+}
+
+/// A setting that is missing or wrong.
+pub(super) fn configuration(operation: &'static str, message: impl Into<String>) -> CloudError {
+    own(operation, CloudErrorKind::Configuration, message)
+}
+
+fn own(operation: &'static str, kind: CloudErrorKind, message: impl Into<String>) -> CloudError {
     CloudError {
         operation,
-        kind: CloudErrorKind::Other,
+        kind,
         code: None,
         message: message.into(),
         request_id: None,
@@ -182,6 +191,7 @@ fn credentials_kind(error: &(dyn Error + 'static)) -> Option<CloudErrorKind> {
                 }
                 // The chain ends at the metadata service: whatever goes wrong there, nothing was found before it.
                 _ if caused_by::<ImdsError>(error) => CloudErrorKind::NoCredentials,
+                CredentialsError::InvalidConfiguration(_) => CloudErrorKind::Configuration,
                 _ => CloudErrorKind::BadCredentials,
             });
         }

@@ -1,7 +1,7 @@
-//! Owns the search for what carries a tag, over all four kinds at once: what a sweep can end.
+//! Owns the search for what is there by filters: all four kinds by a tag, for a sweep; and the caller's snapshots.
 //! Touches AWS, reading only.
 
-use aws_sdk_ec2::types::{Filter, ImageState, VolumeState};
+use aws_sdk_ec2::types::{Filter, ImageState, Snapshot, VolumeState};
 
 use super::client::AwsCloud;
 use super::convert::{filter, tag_map};
@@ -94,17 +94,8 @@ impl AwsCloud {
 
     async fn tagged_snapshots(&self, wanted: &Filter) -> Result<Vec<Tagged>, CloudError> {
         const OPERATION: &str = "ec2:DescribeSnapshots";
-        let snapshots = self
-            .send(OPERATION, |clients| {
-                let call = clients
-                    .ec2
-                    .describe_snapshots()
-                    .owner_ids("self")
-                    .filters(wanted.clone());
-                call.into_paginator().items().send().try_collect()
-            })
-            .await?;
-        let convert = |found: aws_sdk_ec2::types::Snapshot| {
+        let snapshots = self.own_snapshots(vec![wanted.clone()]).await?;
+        let convert = |found: Snapshot| {
             let id = SnapshotId(present(OPERATION, "SnapshotId", found.snapshot_id)?);
             Ok(Tagged {
                 resource: Resource::Snapshot(id),
@@ -140,5 +131,15 @@ impl AwsCloud {
             .filter(|found| found.state() != Some(&ImageState::Deregistered))
             .map(convert)
             .collect()
+    }
+
+    /// All snapshots of the caller's own that pass the filters.
+    pub(super) async fn own_snapshots(&self, filters: Vec<Filter>) -> Result<Vec<Snapshot>, CloudError> {
+        self.send("ec2:DescribeSnapshots", |clients| {
+            let call = clients.ec2.describe_snapshots().owner_ids("self");
+            let call = call.set_filters(Some(filters.clone()));
+            call.into_paginator().items().send().try_collect()
+        })
+        .await
     }
 }

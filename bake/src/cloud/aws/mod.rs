@@ -4,20 +4,18 @@
 mod client;
 mod convert;
 mod ebs;
+mod end;
 mod errors;
 mod find;
+mod launch;
 #[cfg(test)]
 pub(crate) mod replay;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use aws_sdk_ec2::types::{
-    EbsInstanceBlockDeviceSpecification, IamInstanceProfileSpecification,
-    InstanceBlockDeviceMappingSpecification, LocationType, ResourceType, ShutdownBehavior, Tag, VolumeType,
-};
+use aws_sdk_ec2::types::{LocationType, ResourceType, Tag, VolumeType};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
@@ -237,23 +235,15 @@ impl Cloud for AwsCloud {
             .transpose()
     }
 
-    async fn snapshot_tagged(&self, key: &str, value: &str) -> Result<Option<SnapshotFacts>, CloudError> {
-        const OPERATION: &str = "ec2:DescribeSnapshots";
-        let snapshots = self
-            .send(OPERATION, |clients| {
-                let call = clients
-                    .ec2
-                    .describe_snapshots()
-                    .owner_ids("self")
-                    .filters(convert::filter(&format!("tag:{key}"), value))
-                    .filters(convert::filter("status", "completed"));
-                call.into_paginator().items().send().try_collect()
-            })
-            .await?;
-        let newest = snapshots.into_iter().max_by_key(|snapshot| snapshot.start_time);
-        newest
-            .map(|snapshot| convert::snapshot(OPERATION, snapshot))
-            .transpose()
+    async fn snapshots_tagged(&self, key: &str, value: &str) -> Result<Vec<SnapshotFacts>, CloudError> {
+        let tagged = convert::filter(&format!("tag:{key}"), value);
+        let completed = convert::filter("status", "completed");
+        let mut snapshots = self.own_snapshots(vec![tagged, completed]).await?;
+        snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.start_time));
+        snapshots
+            .into_iter()
+            .map(|snapshot| convert::snapshot("ec2:DescribeSnapshots", snapshot))
+            .collect()
     }
 
     async fn create_volume(&self, spec: &VolumeSpec) -> Result<VolumeId, CloudError> {
@@ -295,27 +285,7 @@ impl Cloud for AwsCloud {
     }
 
     async fn attach(&self, volume: &VolumeId, instance: &InstanceId, device: &str) -> Result<(), CloudError> {
-        let attached = self
-            .settled(&volume.0, || {
-                self.send("ec2:AttachVolume", |clients| {
-                    let call = clients.ec2.attach_volume().volume_id(&volume.0);
-                    call.instance_id(&instance.0).device(device).send()
-                })
-            })
-            .await;
-        match attached {
-            Ok(_) => {}
-            // A retry after a lost answer finds its own work.
-            Err(error) if error.kind == CloudErrorKind::InUse => {
-                let facts = self.instance(instance).await?;
-                let there = |(held, id): &(String, VolumeId)| held == device && id == volume;
-                if !facts.is_some_and(|facts| facts.volumes.iter().any(there)) {
-                    return Err(error);
-                }
-            }
-            Err(error) => return Err(error),
-        }
-        self.delete_with_instance(volume, instance, device).await
+        self.attach_volume(volume, instance, device).await
     }
 
     async fn create_image(&self, spec: &ImageSpec) -> Result<ImageId, CloudError> {
@@ -378,187 +348,11 @@ impl Cloud for AwsCloud {
     }
 
     async fn delete(&self, resource: &Resource) -> Result<(), CloudError> {
-        match resource {
-            Resource::Instance(id) => {
-                let ended = self.settled(&id.0, || {
-                    self.send("ec2:TerminateInstances", |clients| {
-                        clients.ec2.terminate_instances().instance_ids(&id.0).send()
-                    })
-                });
-                found(ended.await)?;
-            }
-            Resource::Volume(id) => {
-                let ended = self.settled(&id.0, || {
-                    self.send("ec2:DeleteVolume", |clients| {
-                        clients.ec2.delete_volume().volume_id(&id.0).send()
-                    })
-                });
-                found(ended.await)?;
-            }
-            Resource::Snapshot(id) => self.delete_snapshot(id).await?,
-            Resource::Image(id) => self.delete_image(id).await?,
-        }
-        Ok(())
+        self.end(resource).await
     }
 
     async fn tagged(&self, key: &str, value: Option<&str>) -> Result<Vec<Tagged>, CloudError> {
         self.find_tagged(key, value).await
-    }
-}
-
-impl AwsCloud {
-    async fn run_instances(&self, spec: &LaunchSpec, dry_run: bool) -> Result<InstanceId, CloudError> {
-        const OPERATION: &str = "ec2:RunInstances";
-        let devices = convert::launch_devices(OPERATION, spec)?;
-        let profile = spec
-            .profile
-            .as_ref()
-            .map(|name| IamInstanceProfileSpecification::builder().name(name).build());
-        let shutdown = if spec.terminate_on_shutdown {
-            ShutdownBehavior::Terminate
-        } else {
-            ShutdownBehavior::Stop
-        };
-        let user_data = Some(BASE64.encode(&spec.user_data)).filter(|encoded| !encoded.is_empty());
-        let answer = self
-            .send(OPERATION, |clients| {
-                clients
-                    .ec2
-                    .run_instances()
-                    .min_count(1)
-                    .max_count(1)
-                    .image_id(&spec.image.0)
-                    .instance_type(spec.instance_type.as_str().into())
-                    .set_subnet_id(spec.subnet.clone())
-                    .set_security_group_ids(
-                        Some(spec.security_groups.clone()).filter(|groups| !groups.is_empty()),
-                    )
-                    .set_iam_instance_profile(profile.clone())
-                    .set_user_data(user_data.clone())
-                    .set_block_device_mappings(Some(devices.clone()).filter(|devices| !devices.is_empty()))
-                    .metadata_options(convert::metadata_options(spec))
-                    .instance_initiated_shutdown_behavior(shutdown.clone())
-                    .tag_specifications(convert::tags_for(ResourceType::Instance, &spec.tags))
-                    .tag_specifications(convert::tags_for(ResourceType::Volume, &spec.tags))
-                    .tag_specifications(convert::tags_for(ResourceType::NetworkInterface, &spec.tags))
-                    .set_client_token((!dry_run).then(|| spec.token.clone()))
-                    .set_dry_run(dry_run.then_some(true))
-                    .send()
-            })
-            .await?;
-        let instance = answer.instances.unwrap_or_default().into_iter().next();
-        let id = instance.and_then(|instance| instance.instance_id);
-        let id = InstanceId(present(OPERATION, "Instances[0].InstanceId", id)?);
-        self.made(&id.0);
-        Ok(id)
-    }
-
-    /// Right after AttachVolume, EC2 may not know the device yet.
-    async fn delete_with_instance(
-        &self,
-        volume: &VolumeId,
-        instance: &InstanceId,
-        device: &str,
-    ) -> Result<(), CloudError> {
-        const ATTEMPTS: u32 = 8;
-        let disk = EbsInstanceBlockDeviceSpecification::builder()
-            .volume_id(&volume.0)
-            .delete_on_termination(true)
-            .build();
-        let mapping = InstanceBlockDeviceMappingSpecification::builder()
-            .device_name(device)
-            .ebs(disk)
-            .build();
-        let mut attempt = 0;
-        loop {
-            let set = self.send("ec2:ModifyInstanceAttribute", |clients| {
-                let call = clients.ec2.modify_instance_attribute().instance_id(&instance.0);
-                call.block_device_mappings(mapping.clone()).send()
-            });
-            match set.await {
-                Ok(_) => return Ok(()),
-                Err(error)
-                    if attempt < ATTEMPTS
-                        && error.code.as_deref() == Some("InvalidInstanceAttributeValue") =>
-                {
-                    pause(attempt, Duration::from_secs(4)).await;
-                    attempt += 1;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn delete_snapshot(&self, id: &SnapshotId) -> Result<(), CloudError> {
-        self.digests().remove(id);
-        let ended = self.settled(&id.0, || {
-            self.send("ec2:DeleteSnapshot", |clients| {
-                clients.ec2.delete_snapshot().snapshot_id(&id.0).send()
-            })
-        });
-        found(ended.await).map(drop)
-    }
-
-    /// Deregisters an image and deletes its snapshots. They are looked up first: afterwards nothing leads to them, so
-    /// a failure in between is made good by a second call only through their own tags or this description. (EC2 can do
-    /// both in one call, `DeleteAssociatedSnapshots`, but skips snapshots without an error where it cannot.)
-    async fn delete_image(&self, id: &ImageId) -> Result<(), CloudError> {
-        let facts = self.image(id).await?;
-        let mut snapshots = facts.map(|facts| facts.snapshots).unwrap_or_default();
-        for snapshot in self.snapshots_made_for(id).await? {
-            if !snapshots.contains(&snapshot) {
-                snapshots.push(snapshot);
-            }
-        }
-        let ended = self.settled(&id.0, || {
-            self.send("ec2:DeregisterImage", |clients| {
-                clients.ec2.deregister_image().image_id(&id.0).send()
-            })
-        });
-        match found(ended.await) {
-            // EC2's word for an image that is deregistered already but still shows.
-            Err(error) if error.code.as_deref() == Some("InvalidAMIID.Unavailable") => {}
-            ended => {
-                ended?;
-            }
-        }
-        for snapshot in snapshots {
-            self.delete_snapshot_of_image(&snapshot).await?;
-        }
-        Ok(())
-    }
-
-    /// Snapshots that CreateImage made for an image. A pending image does not show them; their description does,
-    /// which EC2 writes as 'Created by CreateImage(i-…) for ami-…'.
-    async fn snapshots_made_for(&self, id: &ImageId) -> Result<Vec<SnapshotId>, CloudError> {
-        const OPERATION: &str = "ec2:DescribeSnapshots";
-        let snapshots = self
-            .send(OPERATION, |clients| {
-                let call = clients.ec2.describe_snapshots().owner_ids("self");
-                let call = call.filters(convert::filter("description", &format!("*for {}*", id.0)));
-                call.into_paginator().items().send().try_collect()
-            })
-            .await?;
-        Ok(snapshots
-            .into_iter()
-            .filter_map(|snapshot| snapshot.snapshot_id)
-            .map(SnapshotId)
-            .collect())
-    }
-
-    /// Right after DeregisterImage, EC2 may still hold the snapshot for in use.
-    async fn delete_snapshot_of_image(&self, id: &SnapshotId) -> Result<(), CloudError> {
-        const ATTEMPTS: u32 = 6;
-        let mut attempt = 0;
-        loop {
-            match self.delete_snapshot(id).await {
-                Err(error) if error.kind == CloudErrorKind::InUse && attempt < ATTEMPTS => {
-                    pause(attempt, Duration::from_secs(4)).await;
-                    attempt += 1;
-                }
-                result => return result,
-            }
-        }
     }
 }
 

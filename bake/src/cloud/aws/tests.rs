@@ -110,7 +110,8 @@ async fn a_dry_run_that_launches_is_ended() {
 #[tokio::test]
 async fn throttling_passes_even_if_the_first_patience_is_short() {
     let image = "<DescribeImagesResponse><imagesSet><item><imageId>ami-1</imageId><imageState>available</imageState>\
-                 <architecture>x86_64</architecture><name>n</name></item></imagesSet></DescribeImagesResponse>";
+                 <architecture>x86_64</architecture><name>n</name><imageOwnerId>1</imageOwnerId>\
+                 <imageOwnerAlias>amazon</imageOwnerAlias></item></imagesSet></DescribeImagesResponse>";
     let (cloud, seen) = cloud(|number, _| match number {
         0..4 => refusal(503, "RequestLimitExceeded", "Request limit exceeded."),
         _ => reply(image),
@@ -118,6 +119,10 @@ async fn throttling_passes_even_if_the_first_patience_is_short() {
     .await;
     let facts = cloud.image_named("n").await.unwrap().unwrap();
     assert_eq!(facts.id, ImageId::from("ami-1"));
+    assert_eq!(
+        (facts.owner.as_str(), facts.owner_alias.as_deref()),
+        ("1", Some("amazon"))
+    );
     assert_eq!(seen.lock().unwrap().len(), 5);
 }
 

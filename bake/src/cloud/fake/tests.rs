@@ -2,7 +2,10 @@
 //! Touches nothing.
 
 use super::*;
-use crate::cloud::{InstanceState, LaunchVolume, RootVolume, SnapshotState, VolumeState};
+use crate::cloud::{
+    Cloud, CloudErrorKind, ImageSpec, InstanceState, LaunchVolume, RootVolume, SnapshotSpec, SnapshotState,
+    VolumeSpec, VolumeState,
+};
 use crate::remote::fake::FakeRemote;
 use crate::remote::{Remote, Script as RemoteScript};
 use std::time::Duration;

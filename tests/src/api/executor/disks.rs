@@ -10,15 +10,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::instances::{Phase, eprint_line};
+use super::instances::{Phase, eprint_line, patience};
 use super::{Executor, Refusal};
 use crate::api::store::GIB;
 use crate::api::timeline::Timeline;
 use crate::api::wire::SnapshotOf;
 use crate::machines::{Disk, MachineState, Machines};
-
-/// How long a machine may take to shut down for an image.
-const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How far the work on a disk is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,7 +214,10 @@ impl<M: Machines> Executor<M> {
     async fn snapshot_with_reboot(self: &Arc<Self>, instance: &str, wanted: Vec<SnapshotOf>) {
         let Some(turn) = self.turn(instance) else { return };
         let _turn = turn.lock().await;
-        let stopped = self.machines.stop(instance, PATIENCE).await;
+        let Ok(patience) = self.read(instance, |it| patience(it.kind)) else {
+            return;
+        };
+        let stopped = self.machines.stop(instance, patience).await;
         for it in wanted {
             match &stopped {
                 Ok(()) => self.take(it, true).await,

@@ -18,8 +18,13 @@ use crate::machines::{Disk, Kind, MachineSpec, MachineState, Machines, Metadata}
 
 /// How long a machine may take to shut down before it is ended by force.
 ///
-/// EC2 waits some minutes; a machine under emulation takes 10 to 40 s.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// EC2 waits some minutes. A machine under emulation takes 10 to 40 s, a container 1 to 20 s.
+pub(super) fn patience(kind: Kind) -> Duration {
+    match kind {
+        Kind::VirtualMachine => Duration::from_mins(2),
+        Kind::Container => Duration::from_mins(1),
+    }
+}
 
 /// Commands that an SSM agent runs at once (DefaultCommandWorkersLimit in amazon-ssm-agent).
 const COMMAND_WORKERS: usize = 5;
@@ -52,7 +57,7 @@ pub(super) struct Instance {
     pub(super) phase: Phase,
     since: Instant,
     reason: Option<(&'static str, String)>,
-    kind: Kind,
+    pub(super) kind: Kind,
     address: Ipv4Addr,
     root_device: String,
     pub(super) disks: Vec<Disk>,
@@ -227,7 +232,7 @@ impl<M: Machines> Executor<M> {
     }
 
     pub(super) fn stop(self: &Arc<Self>, id: &str, force: bool) -> Result<Value, Refusal> {
-        {
+        let patience = {
             let mut state = self.state();
             let instance = state.instances.get_mut(id).ok_or_else(|| unknown(id))?;
             match instance.phase {
@@ -237,15 +242,19 @@ impl<M: Machines> Executor<M> {
             }
             instance.reason = Some(user_shutdown());
             instance.enter(Phase::Stopping);
-        }
+            if force {
+                Duration::ZERO
+            } else {
+                patience(instance.kind)
+            }
+        };
         let (executor, id) = (Arc::clone(self), id.to_owned());
-        let patience = if force { Duration::ZERO } else { PATIENCE };
         tokio::spawn(async move { executor.bring_down(&id, patience, Phase::Stopped).await });
         Ok(Value::Null)
     }
 
     pub(super) fn terminate(self: &Arc<Self>, id: &str, now: bool) -> Result<Value, Refusal> {
-        {
+        let patience = {
             let mut state = self.state();
             let instance = state.instances.get_mut(id).ok_or_else(|| unknown(id))?;
             if matches!(instance.phase, Phase::ShuttingDown | Phase::Terminated) {
@@ -253,9 +262,13 @@ impl<M: Machines> Executor<M> {
             }
             instance.reason = Some(user_shutdown());
             instance.enter(Phase::ShuttingDown);
-        }
+            if now {
+                Duration::ZERO
+            } else {
+                patience(instance.kind)
+            }
+        };
         let (executor, id) = (Arc::clone(self), id.to_owned());
-        let patience = if now { Duration::ZERO } else { PATIENCE };
         tokio::spawn(async move { executor.bring_down(&id, patience, Phase::Terminated).await });
         Ok(Value::Null)
     }

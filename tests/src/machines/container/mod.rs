@@ -8,7 +8,7 @@ mod leader;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -27,6 +27,14 @@ pub(super) const REBOOT: i32 = 133;
 
 /// Joins the cgroups whose process lists are the arguments before `--`, then becomes the program after it.
 const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
+
+/// Runs the arguments as a child and ends as it did. Outside the container's process namespace, because `nsenter`
+/// itself stops as soon as its child is stopped, which systemd does to all processes at the end of a shutdown. Nobody
+/// would wake it, so it would not reap the child, and the shutdown would wait minutes for a zombie.
+const WAIT: &str = r#""$@"; exit $?"#;
+
+/// How long nspawn may take until PID 1 runs; less than a second on a machine with nothing else to do.
+const PID_ONE: Duration = Duration::from_mins(1);
 
 /// Hides the product data of a missing machine from cloud-init: it asks the metadata service all the same.
 const CLOUD_INIT: &str = "datasource_list: [Ec2]\ndatasource:\n  Ec2:\n    strict_id: false\n    \
@@ -138,9 +146,10 @@ impl Container {
         Ok((container, child))
     }
 
-    /// Waits for PID 1, lets cloud-init know EC2, and makes the cgroups inside writable for it, which nspawn mounts read-only: a Nomad
-    /// client makes groups of its own there.
+    /// Waits for PID 1, lets cloud-init know EC2, and makes the cgroups inside writable for it, which nspawn mounts
+    /// read-only: a Nomad client makes groups of its own there.
     async fn prepare(&self, child: &mut Child, folder: &Path, id: &str) -> anyhow::Result<()> {
+        let patience = Instant::now() + PID_ONE;
         let leader = loop {
             if let Some(status) = child.try_wait()? {
                 let said = fs::read(console(folder)).unwrap_or_default();
@@ -150,6 +159,11 @@ impl Container {
             if let Some(leader) = leader::of(self.nspawn) {
                 break leader;
             }
+            anyhow::ensure!(
+                Instant::now() < patience,
+                "systemd-nspawn of {id} started no PID 1 within {} s",
+                PID_ONE.as_secs()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         // nspawn's /sys is a small file system of its own: a Xen instance's way to say that it is EC2 fits in,
@@ -199,8 +213,11 @@ impl Container {
                 "--ipc",
                 "--net",
                 "--pid",
+                "--cgroup",
+                "--no-fork",
             ])
-            .args(["--cgroup", "env", "-i", "HOME=/root", "LANG=C.UTF-8"])
+            .args(["sh", "-c", WAIT, "sh"])
+            .args(["env", "-i", "HOME=/root", "LANG=C.UTF-8"])
             .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .args(["sh", "-c", "script=$(cat); exec </dev/null; eval \"$script\""])
             .process_group(0)

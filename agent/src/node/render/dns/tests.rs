@@ -284,21 +284,27 @@ fn a_redirect_keeps_the_networks_servers_and_gives_them_to_consul() {
 
 #[test]
 fn recursors_that_a_user_named_are_kept() {
-    let document = crate::node::sources::Document {
-        origin: crate::node::sources::Origin::UserData,
-        bytes:
-            b"version: 1\nrole: nomad-client\nconsul: {retry_join: [192.0.2.1], recursors: [192.0.2.53]}\n"
-                .to_vec(),
+    let spec = |recursors: &str| {
+        let text =
+            format!("version: 1\nrole: nomad-client\nconsul: {{retry_join: [192.0.2.1]{recursors}}}\n");
+        let document = crate::node::sources::Document {
+            origin: crate::node::sources::Origin::UserData,
+            bytes: text.into_bytes(),
+        };
+        let config = crate::node::config::read(&[document]).unwrap();
+        let facts = crate::node::sources::InstanceFacts::sample();
+        crate::node::config::resolve(&config, &facts, None).unwrap()
     };
-    let config = crate::node::config::read(&[document]).unwrap();
-    let facts = crate::node::sources::InstanceFacts::sample();
-    let mut spec = crate::node::config::resolve(&config, &facts, None).unwrap();
-    assert_eq!(spec.dns.witness, "ec2.eu-central-1.amazonaws.com");
-    spec.settle_dns(&amazon_linux_2()).unwrap();
-    assert_eq!(spec.consul.recursors, ["192.0.2.53".parse::<IpAddr>().unwrap()]);
-    spec.consul.recursors.clear();
-    spec.settle_dns(&amazon_linux_2()).unwrap();
-    assert_eq!(spec.consul.recursors, [vpc()]);
+    let mut spec_of_user = spec(", recursors: [192.0.2.53]");
+    assert_eq!(spec_of_user.dns.witness, "ec2.eu-central-1.amazonaws.com");
+    spec_of_user.settle_dns(&amazon_linux_2()).unwrap();
+    assert_eq!(
+        spec_of_user.consul.recursors,
+        ["192.0.2.53".parse::<IpAddr>().unwrap()]
+    );
+    let mut silent = spec("");
+    silent.settle_dns(&amazon_linux_2()).unwrap();
+    assert_eq!(silent.consul.recursors, [vpc()]);
 }
 
 #[test]

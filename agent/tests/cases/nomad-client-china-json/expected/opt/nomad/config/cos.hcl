@@ -3,6 +3,7 @@ region = "china"
 name = "i-0fedcba9876543210"
 data_dir = "/opt/nomad/data"
 bind_addr = "0.0.0.0"
+log_level = "info"
 disable_update_check = true
 leave_on_interrupt = false
 leave_on_terminate = true

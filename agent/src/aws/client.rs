@@ -1,0 +1,291 @@
+//! Owns the life of one call: sign, send, judge, and try again while that may help and the deadline allows it.
+//! Touches the network and the metadata service.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::credentials::{Credentials, Provider};
+use super::endpoint::{self, Service, Variant};
+use super::environment::Environment;
+use super::error::{AwsError, Kind, said};
+use super::refusal::{Refusal, Verdict};
+use super::sign::{self, Signable};
+use super::transport::{Reply, Transport, Trouble};
+use crate::host::Files;
+use crate::node::wait::{self, Backoff, WaitError};
+
+/// Longest time for one call with all its tries, unless told otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Pauses between tries are any length up to these. The longest one keeps thousands of nodes that were refused
+/// together below what Parameter Store answers, and still ends soon after there is room.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(20),
+};
+
+/// A try that ends closer to the deadline than this tells nothing new.
+const TELLING: Duration = Duration::from_millis(200);
+
+/// How long an instance may be without its role before that is taken for an answer.
+const ROLE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a client needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Region that is asked.
+    pub region: String,
+    /// Domain of AWS's services, as the metadata service tells it in `services/domain`; none leaves it to the region.
+    pub domain: Option<String>,
+    /// Which of a service's addresses is meant.
+    pub variant: Variant,
+    /// The metadata service; none leaves it to `AWS_EC2_METADATA_SERVICE_ENDPOINT` and the usual address.
+    pub imds: Option<String>,
+    /// What the environment says.
+    pub environment: Environment,
+    /// Where the machine's files are.
+    pub files: Files,
+    /// Longest time for one call with all its tries.
+    pub deadline: Duration,
+}
+
+impl Settings {
+    /// The usual: everything as the region and the environment say it.
+    pub fn new(region: impl Into<String>, environment: Environment) -> Self {
+        Self {
+            region: region.into(),
+            domain: None,
+            variant: Variant {
+                fips: environment.is_true("AWS_USE_FIPS_ENDPOINT"),
+                dual_stack: environment.is_true("AWS_USE_DUALSTACK_ENDPOINT"),
+            },
+            imds: None,
+            environment,
+            files: Files::new("/"),
+            deadline: DEADLINE,
+        }
+    }
+}
+
+/// The client. Cloning it is cheap, and clones share connections and credentials; so do threads.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    deadline: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    credentials: Provider,
+    transport: Transport,
+}
+
+/// One request, ready but for its signature.
+pub(super) struct Request<'a> {
+    pub(super) service: Service,
+    /// As IAM names it.
+    pub(super) action: &'static str,
+    pub(super) headers: &'a [(&'static str, &'a str)],
+    pub(super) body: &'a [u8],
+}
+
+/// What a try came to.
+enum Outcome<T> {
+    Done(T),
+    /// Worth another try; the kind is what is told if there is none.
+    Passing(Kind),
+    /// Worth another try with other credentials.
+    Credentials(Kind, Credentials),
+}
+
+impl Client {
+    /// A client. It asks nothing and reads nothing before its first call.
+    pub fn new(settings: Settings) -> Self {
+        let shared = Shared {
+            credentials: Provider::new(settings.environment.clone(), settings.imds.clone()),
+            transport: Transport::new(settings.files.clone(), settings.environment.clone()),
+            settings,
+        };
+        Self {
+            deadline: shared.settings.deadline,
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The same client with another deadline for each call.
+    #[must_use]
+    pub fn within(&self, deadline: Duration) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            deadline,
+        }
+    }
+
+    /// The region that is asked.
+    pub fn region(&self) -> &str {
+        &self.shared.settings.region
+    }
+
+    /// Where a service is reached.
+    pub(crate) fn endpoint(&self, service: Service) -> String {
+        let settings = &self.shared.settings;
+        endpoint::url(
+            service,
+            &settings.region,
+            settings.domain.as_deref(),
+            settings.variant,
+            &settings.environment,
+        )
+    }
+
+    /// Makes a call until there is an answer that `read` understands; says how many tries it took.
+    pub(super) fn call<T>(
+        &self,
+        request: &Request<'_>,
+        read: impl Fn(&[u8]) -> Result<T, String>,
+    ) -> Result<(T, u32), AwsError> {
+        let start = Instant::now();
+        let mut tries = 0;
+        let mut renewed = false;
+        let mut last = None;
+        let ended = wait::until_spread(self.deadline, BACKOFF, || {
+            loop {
+                tries += 1;
+                match self.attempt(request, start, &read)? {
+                    Outcome::Done(answer) => return Ok(ControlFlow::Break(answer)),
+                    Outcome::Passing(kind) => {
+                        let reason = kind.to_string();
+                        // A last try that had no time to succeed does not hide why the others failed.
+                        if last.is_none() || start.elapsed() + TELLING < self.deadline {
+                            last = Some(kind);
+                        }
+                        return Ok(ControlFlow::Continue(reason));
+                    }
+                    Outcome::Credentials(kind, credentials) => {
+                        let newer = self.shared.credentials.forget(&credentials);
+                        if renewed || !newer {
+                            return Err(kind);
+                        }
+                        renewed = true;
+                    }
+                }
+            }
+        });
+        let failed = |kind| AwsError {
+            action: request.action,
+            tries,
+            after: start.elapsed(),
+            kind,
+        };
+        match ended {
+            Ok(answer) => Ok((answer, tries)),
+            Err(WaitError::Probe(kind)) => Err(failed(kind)),
+            Err(WaitError::Deadline { last_reason, .. }) => {
+                let kind = last.unwrap_or_else(|| Kind::Unavailable {
+                    endpoint: self.endpoint(request.service),
+                    reason: last_reason,
+                });
+                Err(failed(kind))
+            }
+        }
+    }
+
+    fn attempt<T>(
+        &self,
+        request: &Request<'_>,
+        start: Instant,
+        read: impl Fn(&[u8]) -> Result<T, String>,
+    ) -> Result<Outcome<T>, Kind> {
+        let left = || self.deadline.saturating_sub(start.elapsed());
+        let credentials = match self.shared.credentials.get(left()) {
+            Ok(credentials) => credentials,
+            Err(error) if error.may_pass() && start.elapsed() < ROLE_PATIENCE => {
+                return Ok(Outcome::Passing(Kind::Credentials(error)));
+            }
+            Err(error) => return Err(Kind::Credentials(error)),
+        };
+        let endpoint = self.endpoint(request.service);
+        let url = format!("{endpoint}/");
+        let time = SystemTime::now();
+        let signable = Signable {
+            method: "POST",
+            url: &url,
+            headers: request.headers,
+            body: request.body,
+            region: self.region(),
+            service: request.service.signing_name(),
+            time,
+        };
+        let signature = sign::headers(&signable, &credentials).map_err(Kind::Configuration)?;
+        let headers: Vec<(&str, String)> = request
+            .headers
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .chain(signature)
+            .collect();
+        match self.shared.transport.post(&url, &headers, request.body, left()) {
+            Err(Trouble::Configuration(reason)) => Err(Kind::Configuration(reason)),
+            Err(Trouble::Distrust(reason)) => Err(Kind::Distrusted { endpoint, reason }),
+            Err(Trouble::Passing(reason)) => Ok(Outcome::Passing(Kind::Unavailable { endpoint, reason })),
+            Ok(reply) if reply.status == 200 => Ok(match read(&reply.body) {
+                Ok(answer) => Outcome::Done(answer),
+                Err(reason) => Outcome::Passing(Kind::Unavailable { endpoint, reason }),
+            }),
+            Ok(reply) => refused(request.action, &reply, endpoint, credentials, time),
+        }
+    }
+}
+
+fn refused<T>(
+    action: &str,
+    reply: &Reply,
+    endpoint: String,
+    credentials: Credentials,
+    here: SystemTime,
+) -> Result<Outcome<T>, Kind> {
+    let refusal = Refusal::read(reply);
+    let verdict = refusal.verdict(here, reply.date);
+    let Refusal {
+        status,
+        code,
+        mut message,
+    } = refusal;
+    if let Some(id) = &reply.request_id {
+        message = format!("{message} [request {id}]");
+    }
+    match verdict {
+        Verdict::Throttled => Ok(Outcome::Passing(Kind::Throttled { code, message })),
+        Verdict::Passing => Ok(Outcome::Passing(Kind::Unavailable {
+            endpoint,
+            reason: said(&["it answers", &status.to_string(), &code, &message]),
+        })),
+        Verdict::Credentials => {
+            let kind = Kind::CredentialsRefused {
+                holder: credentials.source.to_string(),
+                code,
+                message,
+            };
+            Ok(Outcome::Credentials(kind, credentials))
+        }
+        Verdict::Clock => Err(Kind::ClockSkew {
+            here,
+            there: reply.date,
+            message,
+        }),
+        Verdict::Denied {
+            action: missing,
+            resource,
+        } => Err(Kind::Denied {
+            missing: missing.unwrap_or_else(|| action.to_owned()),
+            resource,
+            message,
+        }),
+        Verdict::Final => Err(Kind::Rejected {
+            status,
+            code,
+            message,
+        }),
+    }
+}
