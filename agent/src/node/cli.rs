@@ -12,7 +12,7 @@ use clap::Args;
 use super::commands::{self, print_json, told};
 use super::config;
 use super::error::NodeError;
-use super::health::{self, LocalApis, LocalConsul, Probes, System};
+use super::health::{self, Ecr, LocalApis, LocalConsul, Probes, System};
 use super::log::{Defaults, Log};
 use super::pipeline::{self, Applied, Environment, Mode};
 use super::render::{RECORD, Record};
@@ -355,7 +355,7 @@ impl HealthArguments {
             files: &files,
             programs: &RealPrograms,
             system: System::Configured,
-            registries: None,
+            registries: Some(&Ecr::new(&files)),
         };
         let health = health::prove(&record, &probes, self.deadline);
         if self.json {
