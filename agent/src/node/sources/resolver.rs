@@ -114,9 +114,8 @@ pub(crate) fn observe(
         systemd,
         dnsmasq,
         dnsmasq_reads_folder: folder("/etc/dnsmasq.conf")?
-            // Debian's package says it in its scripts and not in the file.
-            || folder("/etc/init.d/dnsmasq")?
-            || folder("/usr/share/dnsmasq/systemd-helper")?,
+            // Debian's package says it beside its script and not in the file.
+            || folder("/etc/default/dnsmasq")?,
         iptables: find(files, "iptables"),
         nft: find(files, "nft"),
         dhclient_hook: match find(files, "dhclient") {
