@@ -67,10 +67,23 @@ fn pausing<T, E>(
     deadline: Duration,
     backoff: Backoff,
     length: impl Fn(Duration, Duration) -> Duration,
+    probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
+) -> Result<T, WaitError<E>> {
+    let mut pause = backoff.first;
+    let rest = |left| {
+        thread::sleep(length(pause, left));
+        pause = (pause * 2).min(backoff.longest);
+    };
+    resting(deadline, rest, probe)
+}
+
+/// Probes until it is ready or `deadline` is over. `rest` is what happens between two probes; it hears what time is left.
+fn resting<T, E>(
+    deadline: Duration,
+    mut rest: impl FnMut(Duration),
     mut probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
 ) -> Result<T, WaitError<E>> {
     let start = Instant::now();
-    let mut pause = backoff.first;
     loop {
         let last_reason = match probe().map_err(WaitError::Probe)? {
             ControlFlow::Break(ready) => return Ok(ready),
@@ -83,8 +96,7 @@ fn pausing<T, E>(
                 last_reason,
             });
         }
-        thread::sleep(length(pause, left));
-        pause = (pause * 2).min(backoff.longest);
+        rest(left);
     }
 }
 
@@ -100,23 +112,9 @@ pub(crate) fn until_rung<T, E>(
     deadline: Duration,
     longest: Duration,
     bell: &mut dyn Bell,
-    mut probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
+    probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
 ) -> Result<T, WaitError<E>> {
-    let start = Instant::now();
-    loop {
-        let last_reason = match probe().map_err(WaitError::Probe)? {
-            ControlFlow::Break(ready) => return Ok(ready),
-            ControlFlow::Continue(reason) => reason,
-        };
-        let left = deadline.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return Err(WaitError::Deadline {
-                after: start.elapsed(),
-                last_reason,
-            });
-        }
-        bell.wait(longest.min(left));
-    }
+    resting(deadline, |left| bell.wait(longest.min(left)), probe)
 }
 
 /// Waits in silence, for a bell that cannot ring.
