@@ -1,7 +1,6 @@
 //! Owns the arguments of `apply` and `health`, and what each prints.
 //! Touches the two streams it is given, `out` for data and `talk` for people, and the log.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::thread;
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::cloud::{ParameterStore, client, group_size};
 use super::commands::{self, print_json, told};
 use super::config;
 use super::error::NodeError;
@@ -17,9 +17,8 @@ use super::log::{Defaults, Log};
 use super::pipeline::{self, Applied, Environment, Mode};
 use super::render::{RECORD, Record};
 use super::report::{BootReport, Timeline};
-use super::sources::{Gathered, Imds, InstanceFacts, Parameters, ParametersError, Sources, imds};
+use super::sources::{Gathered, Imds, InstanceFacts, Sources, imds};
 use super::{services, warm};
-use crate::aws::{self, Client, Settings};
 use crate::host::{Files, RealPrograms};
 
 /// Make this instance the node that its configuration describes.
@@ -250,47 +249,6 @@ struct DryRun {
     changes: serde_json::Value,
     disks: serde_json::Value,
     lines: Vec<String>,
-}
-
-/// The agent's client of AWS, for this instance.
-pub(super) fn client(imds: &str, facts: &InstanceFacts) -> Client {
-    Client::new(Settings {
-        domain: Some(facts.domain.clone()),
-        imds: Some(imds.to_owned()),
-        ..Settings::new(&facts.region, aws::Environment::of_process())
-    })
-}
-
-/// Parameters of Systems Manager, asked for when it is known where the instance is.
-pub(super) struct ParameterStore<'a> {
-    pub(super) imds: &'a str,
-}
-
-impl Parameters for ParameterStore<'_> {
-    fn get(
-        &self,
-        names: &[&str],
-        facts: &InstanceFacts,
-    ) -> Result<BTreeMap<String, String>, ParametersError> {
-        client(self.imds, facts).get(names, facts)
-    }
-}
-
-/// How many instances the Auto Scaling group should have, where the configuration asks for that. It is never assumed:
-/// who belongs to no group must say the number.
-pub(super) fn group_size(
-    config: &config::NodeConfig,
-    facts: &InstanceFacts,
-    aws: &Client,
-) -> Result<Option<u32>, NodeError> {
-    if !config::asks_for_group(config) {
-        return Ok(None);
-    }
-    let Some(member) = aws.describe_auto_scaling_instance(&facts.instance_id)? else {
-        return Ok(None);
-    };
-    let group = aws.describe_auto_scaling_group(&member.group)?;
-    Ok(group.map(|group| group.desired))
 }
 
 /// One line that says what came of it.

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod apply;
 pub mod cli;
+mod cloud;
 pub mod commands;
 pub mod config;
 pub mod disks;

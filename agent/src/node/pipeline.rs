@@ -10,7 +10,7 @@ use super::apply::{
     Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, Observed, Ports, Verdicts,
     diff, judge, observe,
 };
-use super::cli::{ParameterStore, client, group_size};
+use super::cloud::{ParameterStore, client, group_size};
 use super::config::{self, NodeConfig, NodeSpec, Roles};
 use super::disks;
 use super::error::NodeError;

@@ -5,7 +5,8 @@ use std::cell::OnceCell;
 use std::time::Duration;
 
 use super::hook::{ActionResult, CallError, GroupInstance, LifecycleActions, LifecycleHook, Transition};
-use crate::aws::{self, AwsError, Client, Held, Kind, LifecycleResult, Settings};
+use crate::aws::{self, AwsError, Client, Held, Kind, LifecycleResult};
+use crate::node::cloud::client;
 use crate::node::sources::Imds;
 
 /// A call that takes longer comes too late for a hook.
@@ -39,12 +40,7 @@ impl<'a> AutoScaling<'a> {
         let facts = Imds::new(self.imds, FACTS)
             .facts()
             .map_err(|error| CallError::Passing(error.to_string()))?;
-        let client = Client::new(Settings {
-            domain: Some(facts.domain),
-            imds: Some(self.imds.to_owned()),
-            deadline: DEADLINE,
-            ..Settings::new(&facts.region, aws::Environment::of_process())
-        });
+        let client = client(self.imds, &facts).within(DEADLINE);
         Ok(self.client.get_or_init(|| client))
     }
 
