@@ -187,16 +187,12 @@ fn plan_disks(
     environment: &Environment,
     mode: Mode,
 ) -> Result<Option<disks::Plan>, NodeError> {
-    if mode == Mode::Execute || !has_disks(spec) {
+    if mode == Mode::Execute || spec.disks.is_empty() {
         return Ok(None);
     }
     let environment = of_disks(environment);
     let (_, plan) = disks::dry_run(&spec.disks, &environment)?;
     Ok(Some(plan))
-}
-
-fn has_disks(spec: &NodeSpec) -> bool {
-    !spec.disks.disks.is_empty() || !spec.disks.efs.is_empty()
 }
 
 fn of_disks<'a>(environment: &Environment<'a>) -> disks::Environment<'a> {
@@ -215,7 +211,7 @@ pub(super) fn bring_up_disks(
     tell: &mut dyn FnMut(&disks::Planned),
 ) -> Result<(), NodeError> {
     // A node without disks may have had some: those mounts go with the next boot.
-    if !has_disks(spec) && environment.files.mode(disks::REPORT)?.is_none() {
+    if spec.disks.is_empty() && environment.files.mode(disks::REPORT)?.is_none() {
         return Ok(());
     }
     let brought_up = environment.timeline.measure("disks", || {

@@ -219,6 +219,11 @@ const SYSTEM_FOLDERS: [&str; 12] = [
 ];
 
 impl Request {
+    /// Whether it asks for no file system at all.
+    pub fn is_empty(&self) -> bool {
+        self.disks.is_empty() && self.efs.is_empty()
+    }
+
     /// All faults that can be told without looking at the machine.
     pub fn faults(&self) -> Vec<SpecFault> {
         let mut faults = Vec::new();
