@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const UNITS: [&str; 5] = ["consul", "containerd", "cos-agent-watch", "docker", "nomad"];
 
@@ -257,6 +258,14 @@ const STAND_IN: &str = "#!/usr/bin/env python3
 import signal, sys, time
 signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
 print('started:', *sys.argv, flush=True)
+if 'docker' in sys.argv[0]:
+    import os, socket
+    name = 'docker.sock' if sys.argv[0].endswith('dockerd') else 'containerd.sock'
+    folder = sys.argv[0].split('/opt/')[0] + ('/var/run' if name == 'docker.sock' else '/run/containerd')
+    os.makedirs(folder, exist_ok=True)
+    time.sleep(0.3)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(folder + '/' + name)
 time.sleep(300)
 ";
 
@@ -270,6 +279,7 @@ fn script(name: &str, root: &Path) -> PathBuf {
     let text = text
         .replace("/opt/", &format!("{}/opt/", root.display()))
         .replace("/var/", &format!("{}/var/", root.display()))
+        .replace("=/run/", &format!("={}/run/", root.display()))
         .replace("user=consul", &format!("user={whoever}"))
         // Kernel matters are not this test's.
         .replace("    modprobe overlay 2>/dev/null\n", "")
@@ -309,6 +319,59 @@ fn run(script: &Path, action: &str) -> Option<i32> {
         .code()
 }
 
+fn until(what: &str, mut probe: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !probe() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A program says its first words some moments after it was started.
+fn said(root: &Path, name: &str, words: &str) {
+    let log = root.join(format!("var/log/{name}.log"));
+    until(words, || {
+        fs::read_to_string(&log).unwrap_or_default().contains(words)
+    });
+}
+
+#[test]
+fn a_script_whose_program_cannot_start_says_so_at_once() {
+    if !nix::unistd::getuid().is_root() {
+        eprintln!("SKIPPED: a_script_whose_program_cannot_start_says_so_at_once needs root for runuser");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let script = script("docker", root.path());
+    let program = root.path().join("opt/docker/bin/dockerd");
+    fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+    let start = Instant::now();
+    // It may have been seen in its short life; then its end is.
+    if run(&script, "start") == Some(0) {
+        until("its end is seen", || run(&script, "status") == Some(1));
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_nomad_that_has_yet_to_ask_for_signals_is_stopped_too() {
+    if !nix::unistd::getuid().is_root() {
+        eprintln!("SKIPPED: a_nomad_that_has_yet_to_ask_for_signals_is_stopped_too needs root for runuser");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let script = script("nomad", root.path());
+    fs::create_dir_all(root.path().join("opt/nomad/config")).unwrap();
+    fs::write(root.path().join("opt/nomad/config/x"), "").unwrap();
+    let program = root.path().join("opt/nomad/bin/nomad");
+    fs::write(&program, "#!/usr/bin/env python3\nimport time\ntime.sleep(300)\n").unwrap();
+    assert_eq!(run(&script, "start"), Some(0));
+    let start = Instant::now();
+    assert_eq!(run(&script, "stop"), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(run(&script, "status"), Some(3));
+}
+
 #[test]
 fn a_system_v_script_starts_finds_and_stops_its_program() {
     if !nix::unistd::getuid().is_root() {
@@ -332,7 +395,13 @@ fn a_system_v_script_starts_finds_and_stops_its_program() {
             fs::write(root.path().join("var/lib/cos-agent/node.json"), "{}").unwrap();
         }
         assert_eq!(run(&script, "start"), Some(0), "{name}");
-        assert_eq!(run(&script, "status"), Some(0), "{name}");
+        let opens_a_socket = name == "docker" || name == "containerd";
+        assert_eq!(
+            run(&script, "status"),
+            Some(if opens_a_socket { 4 } else { 0 }),
+            "{name}"
+        );
+        until("it is up", || run(&script, "status") == Some(0));
         let pid_file = root
             .path()
             .join(format!("var/run/cos-{}/pid", name.trim_start_matches("cos-")));
@@ -351,8 +420,13 @@ fn a_system_v_script_starts_finds_and_stops_its_program() {
         );
         assert_eq!(run(&script, "restart"), Some(0));
         assert_ne!(fs::read_to_string(&pid_file).unwrap(), first);
-        let log = fs::read_to_string(root.path().join(format!("var/log/{name}.log"))).unwrap();
-        assert!(log.contains("started: "), "{log}");
+        said(root.path(), name, "started: ");
+        // It ends by itself: that is another thing than being stopped.
+        let pid: i32 = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        until("it is gone", || run(&script, "status") == Some(1));
+        assert_eq!(run(&script, "start"), Some(0), "{name} is started anew");
+        until("it is up again", || run(&script, "status") == Some(0));
         assert_eq!(run(&script, "stop"), Some(0));
         assert_eq!(run(&script, "status"), Some(3));
         assert_eq!(run(&script, "stop"), Some(0), "stopping what is stopped is done");

@@ -1,4 +1,4 @@
-//! Owns the two calls of EC2: tags of a resource, volumes of an instance.
+//! Owns the calls of EC2: tags of a resource, volumes of an instance, and whether instances may be described.
 //! Touches AWS. Nodes need neither in the usual case: the metadata service tells tags, devices tell their volumes.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use roxmltree::Node;
 
 use super::client::Client;
 use super::endpoint::Service;
-use super::error::AwsError;
+use super::error::{AwsError, Kind};
 use super::query::{Form, field, list, number};
 
 const VERSION: &str = "2016-11-15";
@@ -39,6 +39,20 @@ impl Client {
             tags.into_iter().map(pair).collect()
         })?;
         Ok(tags.into_iter().collect())
+    }
+
+    /// Whether DescribeInstances is allowed, by which Consul finds its servers: a dry run, which EC2 answers with an error
+    /// in either case.
+    pub fn may_describe_instances(&self) -> Result<(), AwsError> {
+        const ACTION: &str = "ec2:DescribeInstances";
+        let form = Form::new("DescribeInstances", VERSION).with("DryRun", "true");
+        match self.query(Service::Ec2, ACTION, &form, |_| Some(())) {
+            Ok(_) => Ok(()),
+            Err(error) => match &error.kind {
+                Kind::Rejected { code, .. } if code == "DryRunOperation" => Ok(()),
+                _ => Err(error),
+            },
+        }
     }
 
     /// DescribeVolumes that are attached, or being attached, to one instance.

@@ -100,6 +100,18 @@ fn split(name: &str) -> (&str, Option<&str>) {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceSettingAnswer {
+    service_setting: ServiceSetting,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceSetting {
+    setting_value: String,
+}
+
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct TokenAnswer {
     authorization_data: Vec<AuthorizationData>,
@@ -195,6 +207,17 @@ impl Client {
                 region: self.region().to_owned(),
             },
         })
+    }
+
+    /// SSM GetServiceSetting: the value of a setting of the account in the region.
+    pub fn get_service_setting(&self, id: &str) -> Result<String, AwsError> {
+        self.json(
+            Service::Ssm,
+            "ssm:GetServiceSetting",
+            "AmazonSSM.GetServiceSetting",
+            &BTreeMap::from([("SettingId", id)]),
+            |answer: ServiceSettingAnswer| Ok(answer.service_setting.setting_value),
+        )
     }
 
     /// ECR GetAuthorizationToken: a login for every private registry of the client's region that the credentials'

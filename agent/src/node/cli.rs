@@ -12,7 +12,7 @@ use super::cloud::{ParameterStore, client, group_size};
 use super::commands::{self, print_json, told};
 use super::config;
 use super::error::NodeError;
-use super::health::{self, LocalApis, LocalConsul, Probes, System};
+use super::health::{self, Ecr, LocalApis, LocalConsul, Probes, System};
 use super::log::{Defaults, Log};
 use super::pipeline::{self, Applied, Environment, Mode};
 use super::render::{RECORD, Record};
@@ -139,16 +139,16 @@ impl ApplyArguments {
             parameters: Some(&parameters),
         };
         // The machine is looked at while the metadata service answers.
-        let (configured, resolver) = thread::scope(|scope| {
-            let resolver = scope.spawn(|| {
+        let (configured, outlook) = thread::scope(|scope| {
+            let outlook = scope.spawn(|| {
                 let manager = manage();
-                pipeline::look_at_resolver(files, manager.as_deref(), &programs, timeline)
+                pipeline::look_ahead(files, manager.as_deref(), &programs, timeline)
             });
             let configured = pipeline::configure(&sources, timeline, besides.adapt);
-            let resolver = resolver
+            let outlook = outlook
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (configured, resolver)
+            (configured, outlook)
         });
         // A log for what went wrong before it is known where it should be.
         let logged = configured.as_ref().map(|(config, _)| config.log.clone());
@@ -171,7 +171,8 @@ impl ApplyArguments {
         if mode == Mode::Execute && manager.is_none() {
             return Err(NodeError::NoServiceManager);
         }
-        spec.settle_dns(&resolver?)?;
+        let outlook = outlook?;
+        spec.settle_dns(&outlook.resolver)?;
         let environment = Environment {
             files,
             programs: &programs,
@@ -180,6 +181,7 @@ impl ApplyArguments {
             secrets: &aws,
             deadline: self.deadline,
             timeline,
+            outlook: Some(&outlook),
         };
         let planned = pipeline::plan_spec(&spec, &environment, mode)?;
         if mode == Mode::DryRun {
@@ -311,7 +313,7 @@ impl HealthArguments {
             files: &files,
             programs: &RealPrograms,
             system: System::Configured,
-            registries: None,
+            registries: Some(&Ecr::new(&files)),
         };
         let health = health::prove(&record, &probes, self.deadline);
         if self.json {

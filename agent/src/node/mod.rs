@@ -35,8 +35,8 @@ use sources::InstanceFacts;
 
 pub use error::NodeError;
 pub use pipeline::{
-    Applied, Environment, Mode, Planned, apply_spec, apply_spec_with_last_words, configure, look_at_resolver,
-    plan_spec,
+    Applied, Environment, Mode, Outlook, Planned, apply_spec, apply_spec_with_last_words, configure,
+    look_ahead, plan_spec,
 };
 
 use crate::host::{Files, Invocation};

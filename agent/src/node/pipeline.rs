@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::accounts::Accounts;
 use super::apply::{
-    Change, ChangeSet, ExecuteError, Executor, JudgeError, Judgement, Listeners, Observed, Ports, Verdicts,
-    diff, judge, observe,
+    self, Change, ChangeSet, Conditions, ExecuteError, Executor, JudgeError, Judgement, Listeners, Observed,
+    Ports, Verdicts, diff, judge, observe_after,
 };
 use super::cloud::{ParameterStore, client, group_size};
 use super::config::{self, NodeConfig, NodeSpec, Roles};
@@ -16,7 +16,7 @@ use super::disks;
 use super::error::NodeError;
 use super::health::ConsulApi;
 use super::notes::notes;
-use super::render::{self, DesiredState, Installed, Recognised, Unit, Versions, dns};
+use super::render::{self, DesiredState, Init, Installed, Known, Recognised, Unit, Versions, dns};
 use super::report::Timeline;
 use super::secrets::{Fetched, Secrets};
 use super::services::ServiceManager;
@@ -24,15 +24,37 @@ use super::sources::resolver::{self, ResolverFacts};
 use super::sources::{Gathered, Imds, InstanceFacts, Sources, gather};
 use crate::host::{FileError, Files, ProgramError, Programs};
 
-/// What the machine has to resolve names with, which nothing of the configuration changes.
-pub fn look_at_resolver(
+/// What can be learnt of a machine while the metadata service has yet to answer.
+#[derive(Debug)]
+pub struct Outlook {
+    /// What it has to resolve names with.
+    pub resolver: ResolverFacts,
+    conditions: Option<Conditions>,
+    versions: Known,
+}
+
+/// Looks at the machine.
+pub fn look_ahead(
     files: &Files,
     manager: Option<&dyn ServiceManager>,
     programs: &dyn Programs,
     timeline: &Timeline,
-) -> Result<ResolverFacts, FileError> {
-    timeline.measure("look at the resolver", || {
-        resolver::observe(files, manager, programs, &dns::FILES)
+) -> Result<Outlook, FileError> {
+    timeline.measure("look at the machine", || {
+        // A manager that does not answer is told of where its answer is needed.
+        let conditions = manager.and_then(|manager| apply::conditions(manager).ok());
+        let of = |unit| conditions.as_ref().and_then(|conditions| conditions.get(&unit));
+        let local = [of(Unit::Resolved), of(Unit::Dnsmasq)];
+        let versions = render::known(files, programs);
+        let systemd = match versions.init {
+            Some(Init::Systemd(version)) => Some(version.major()),
+            _ => None,
+        };
+        Ok(Outlook {
+            resolver: resolver::observe(files, local, systemd, &dns::FILES)?,
+            versions,
+            conditions,
+        })
     })
 }
 
@@ -77,6 +99,8 @@ pub struct Environment<'a> {
     pub deadline: Duration,
     /// Records what takes how long.
     pub timeline: &'a Timeline,
+    /// What was seen of the machine before, if anything was.
+    pub outlook: Option<&'a Outlook>,
 }
 
 /// Whether changes are carried out or only told.
@@ -135,19 +159,24 @@ pub fn plan_spec(spec: &NodeSpec, environment: &Environment, mode: Mode) -> Resu
         manager,
         secrets,
         timeline,
+        outlook,
         ..
     } = *environment;
     if let Some(plan) = &spec.dns.plan {
         timeline.decide("names below .consul", plan.resolver, &plan.reason);
     }
-    let recognised = timeline.measure("versions", || render::recognise(files, programs, timeline))?;
+    let known = outlook.map_or_else(|| render::known(files, programs), |outlook| outlook.versions);
+    let recognised = render::recognise(known, files, programs, timeline)?;
     let versions = recognised.versions;
     let accounts = Accounts::read(files)?;
     let installed = Installed { versions, accounts };
     // A dry run needs them too: only with them can it tell what would change, and have it judged.
     let secrets = timeline.measure("secrets", || Fetched::fetch(spec, secrets, files))?;
     let desired = timeline.measure("render", || render::render(spec, &installed, &secrets))?;
-    let observed = timeline.measure("observe", || observe(&desired, files, manager))?;
+    let observed = timeline.measure("observe", || {
+        let before = outlook.and_then(|outlook| outlook.conditions.as_ref());
+        observe_after(before, &desired, files, manager)
+    })?;
     let changes = diff(&desired, &observed);
     let disks = plan_disks(spec, environment, mode)?;
     let verdicts = Verdicts::find(&desired, &observed, files, mode == Mode::DryRun)?;
@@ -323,14 +352,15 @@ pub(super) fn drift(
     let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
     let aws = client(imds.base(), &facts);
     let mut spec = config::resolve(&config, &facts, group_size(&config, &facts, &aws)?)?;
-    spec.settle_dns(&look_at_resolver(files, manager, programs, &timeline)?)?;
+    let outlook = look_ahead(files, manager, programs, &timeline)?;
+    spec.settle_dns(&outlook.resolver)?;
     let installed = Installed {
-        versions: render::recognise(files, programs, &timeline)?.versions,
+        versions: render::recognise(outlook.versions, files, programs, &timeline)?.versions,
         accounts: Accounts::read(files)?,
     };
     let secrets = Fetched::fetch(&spec, &aws, files)?;
     let desired = render::render(&spec, &installed, &secrets)?;
-    let observed = observe(&desired, files, manager)?;
+    let observed = observe_after(outlook.conditions.as_ref(), &desired, files, manager)?;
     Ok(diff(&desired, &observed))
 }
 

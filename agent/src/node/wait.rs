@@ -20,6 +20,12 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
+    /// For units that were just started: a node is ready as soon as the last of them is seen to be.
+    pub(crate) const UNITS: Self = Self {
+        first: Duration::from_millis(5),
+        longest: Duration::from_millis(100),
+    };
+
     /// For services on this machine, which cost nothing to ask: from 5 ms to half a second.
     pub(crate) const LOCAL: Self = Self {
         first: Duration::from_millis(5),

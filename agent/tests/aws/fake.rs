@@ -211,6 +211,17 @@ pub(crate) fn aws(request: &Request) -> Response {
     let target = request.header("x-amz-target");
     match operation(request).as_str() {
         "GetParameters" => parameters(),
+        "GetServiceSetting" => Response::new(
+            200,
+            r#"{"ServiceSetting": {"SettingId": "/ssm/parameter-store/high-throughput-enabled",
+                "SettingValue": "false", "Status": "Default"}}"#,
+        ),
+        "DescribeInstances" => Response::new(
+            412,
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>DryRunOperation</Code>\
+             <Message>Request would have succeeded, but DryRun flag is set.</Message></Error></Errors>\
+             <RequestID>7a62</RequestID></Response>",
+        ),
         "GetAuthorizationToken" if target.starts_with("SpencerFrontendService") => public_token(PLANTED),
         "GetAuthorizationToken" => token(PLANTED, Duration::from_hours(12)),
         operation => query(operation),

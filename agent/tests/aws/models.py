@@ -23,11 +23,14 @@ OPERATIONS = {
         "DescribeLifecycleHooks",
         "RecordLifecycleActionHeartbeat",
     ],
-    "ec2": ["DescribeTags", "DescribeVolumes"],
+    "ec2": ["DescribeInstances", "DescribeTags", "DescribeVolumes"],
     "ecr": ["GetAuthorizationToken"],
     "ecr-public": ["GetAuthorizationToken"],
-    "ssm": ["GetParameters"],
+    "ssm": ["GetParameters", "GetServiceSetting"],
 }
+
+# Called as a dry run only, which has no answer but an error.
+DRY_RUNS = ["DescribeInstances"]
 
 LOADER = botocore.loaders.create_loader()
 
@@ -54,7 +57,7 @@ def operation(model, name):
         told["target"] = f"{metadata['targetPrefix']}.{name}"
     told["signingName"] = metadata.get("signingName", metadata["endpointPrefix"])
     told["input"] = shape(model, found["input"])
-    if "output" in found:
+    if "output" in found and name not in DRY_RUNS:
         told["output"] = shape(model, found["output"])
     return told
 

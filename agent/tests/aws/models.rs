@@ -38,6 +38,9 @@ fn every_call() -> Vec<(Request, Response)> {
         .unwrap();
     client.describe_tags("i-0123456789abcdef0").unwrap();
     client.describe_volumes("i-0123456789abcdef0").unwrap();
+    client.may_describe_instances().unwrap();
+    let throughput = "/ssm/parameter-store/high-throughput-enabled";
+    assert_eq!(client.get_service_setting(throughput).unwrap(), "false");
     let asked = server.asked();
     asked
         .into_iter()
@@ -196,8 +199,11 @@ fn check_form(at: &str, body: &str, model: &Value) {
                 shape = found.unwrap_or_else(|| panic!("{at} has no {name}")).1;
             }
         }
-        assert_eq!(shape["type"], "string", "{at}: {name}");
-        check_text(name, value, shape);
+        match shape["type"].as_str() {
+            Some("string") => check_text(name, value, shape),
+            Some("boolean") => assert!(matches!(value.as_str(), "true" | "false"), "{at}: {name}"),
+            other => panic!("{at}: {name} is a {other:?}"),
+        }
     }
     for required in model["input"]["required"].as_array().into_iter().flatten() {
         let required = required.as_str().unwrap();

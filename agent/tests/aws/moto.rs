@@ -163,6 +163,7 @@ fn moto_understands_each_call_that_it_has() {
     let volumes = client.describe_volumes(instance).unwrap();
     assert_eq!(volumes.len(), 1);
     assert_eq!(volumes[0].attachment.as_deref(), Some("attached"));
+    client.may_describe_instances().unwrap();
 }
 
 #[test]

@@ -342,6 +342,7 @@ fn environment<'m>(machine: &'m Machine, store: &'m Store, timeline: &'m Timelin
         manager: Some(machine),
         consul: machine,
         deadline: Duration::from_secs(1),
+        outlook: None,
     }
 }
 

@@ -65,6 +65,7 @@ fn apply_recorded(
         secrets: &Store::default(),
         deadline: Duration::from_secs(1),
         timeline,
+        outlook: None,
     };
     apply_spec(spec, &environment, mode, |_| {})
 }
@@ -340,6 +341,25 @@ fn a_missing_credential_helper_is_told() {
 }
 
 #[test]
+fn after_a_reboot_nothing_is_restarted_that_need_not_be() {
+    let machine = Machine::new();
+    let spec = nomad_client("a");
+    apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
+    for _ in 0..2 {
+        machine.reboot();
+        machine.log.borrow_mut().clear();
+        let again = apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
+        assert!(again.changes.0.is_empty(), "{:?}", again.changes);
+    }
+    // What changed is still noticed, and a run that died is still made good.
+    let other = Wanted::new(nomad_client("b"), versions((1, 11, 0)));
+    die_after(&machine, &other, 2);
+    machine.reboot();
+    apply(&machine, &other.spec, &Binaries::TODAY, Mode::Execute).unwrap();
+    assert_converged(&machine, &other.on(&machine), "after a death and a boot");
+}
+
+#[test]
 fn docker_that_runs_is_left_alone() {
     let machine = Machine::new();
     let spec = nomad_client("a");
@@ -488,7 +508,8 @@ fn nothing_that_runs_is_restarted_before_its_product_judged() {
     assert_eq!(run("a"), ["by its start", "by its start"]);
     // Consul accepted its configuration by starting with it; Nomad's is another now.
     assert_eq!(run("b"), ["not again", "before any change"]);
-    machine.reboot();
+    // What a unit was started with is forgotten: it must be restarted, and what it took is taken again.
+    machine.files.remove("/run").unwrap();
     assert_eq!(run("b"), ["not again", "not again"]);
     assert_eq!(run("c"), ["not again", "before any change"]);
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -69,9 +69,13 @@ struct Cloud {
 }
 
 impl CloudProbe for Cloud {
-    fn attempt(&self, action: Action) -> Attempt {
-        if self.denied == Some(action) {
-            return Attempt::Denied("AccessDeniedException".to_owned());
+    fn attempt(&self, action: &Action) -> Attempt {
+        if self.denied.as_ref() == Some(action) {
+            return Attempt::Denied {
+                missing: action.name().to_owned(),
+                said: "AccessDeniedException".to_owned(),
+                fix: format!("allow {}", action.name()),
+            };
         }
         Attempt::Allowed
     }
@@ -315,10 +319,7 @@ fn a_permission_that_the_role_lacks_is_told_as_a_policy() {
     };
     assert!(with(None, Some(false)).wrong().is_empty());
     let told = with(Some(Action::GetAuthorizationToken), None).one();
-    assert_eq!(
-        told.fix,
-        r#"{"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}"#
-    );
+    assert_eq!(told.fix, "allow ecr:GetAuthorizationToken");
     // What is not needed is not tried: this node joins by addresses, and takes nothing from Parameter Store.
     assert!(with(Some(Action::DescribeInstances), None).wrong().is_empty());
     let join = br#"{"retry_join": ["provider=aws region=eu tag_key=a tag_value=b"]}"#;
@@ -355,6 +356,57 @@ fn consul_without_servers_and_nomad_without_a_leader_are_told() {
     node.patient.nomad = Server::start(|_| Response::new(403, "Permission denied")).url;
     // That access control is on is nothing wrong.
     assert!(node.wrong().is_empty());
+}
+
+/// The parameter that a configuration names is tried by its own name, and so is the group.
+#[test]
+fn what_the_configuration_asks_of_aws_is_tried() {
+    struct Asked(Mutex<Vec<Action>>);
+    impl CloudProbe for Asked {
+        fn attempt(&self, action: &Action) -> Attempt {
+            self.0.lock().unwrap().push(action.clone());
+            match action {
+                Action::GetParameters(_) => Attempt::Missing("there is none".to_owned()),
+                _ => Attempt::Allowed,
+            }
+        }
+
+        fn higher_throughput(&self) -> Option<bool> {
+            None
+        }
+    }
+    let mut node = Node::new(Machine { first: Vec::new() }, |request| {
+        match request.path.as_str() {
+            "/latest/dynamic/instance-identity/document" => Response::new(
+                200,
+                r#"{"accountId": "123456789012", "architecture": "x86_64", "availabilityZone": "eu-central-1a",
+                "instanceId": "i-0123456789abcdef0", "instanceType": "m6i.large", "privateIp": "192.0.2.10",
+                "region": "eu-central-1"}"#,
+            ),
+            _ => imds(request),
+        }
+    });
+    let document = "version: 1\nrole: consul-server\nconsul:\n  bootstrap_expect: auto-scaling-group\n  \
+                    retry_join: [192.0.2.1]\n  gossip_key: ssm:/cos/consul/gossip\n";
+    node.files
+        .write_atomic("/etc/cos/node.yaml", document.as_bytes(), 0o644)
+        .unwrap();
+    let asked = Arc::new(Asked(Mutex::default()));
+    node.patient.cloud = Some(asked.clone());
+    let wrong = node.wrong();
+    let told: Vec<&str> = wrong
+        .iter()
+        .filter(|finding| finding.check == "permissions")
+        .map(|finding| finding.fact.as_str())
+        .collect();
+    assert_eq!(told, ["a parameter that the configuration names is not there"]);
+    let asked = asked.0.lock().unwrap();
+    for action in [
+        Action::GetParameters("/cos/consul/gossip".to_owned()),
+        Action::DescribeAutoScalingInstances,
+    ] {
+        assert!(asked.contains(&action), "{asked:?}");
+    }
 }
 
 /// Takes connections and never answers.

@@ -57,6 +57,7 @@ pub(crate) struct Machine {
     pub(crate) farewell: RefCell<Vec<String>>,
     /// Consul runs and its API does not answer.
     pub(crate) deaf: Cell<bool>,
+    boots: Cell<u32>,
     folder: tempfile::TempDir,
 }
 
@@ -87,6 +88,9 @@ impl Machine {
         ];
         let users = users.map(|(name, home)| format!("{name}:x:{user}:{group}::{home}:/bin/sh\n"));
         files
+            .write_atomic("/proc/sys/kernel/random/boot_id", b"boot-0\n", 0o444)
+            .unwrap();
+        files
             .write_atomic("/etc/passwd", users.concat().as_bytes(), 0o644)
             .unwrap();
         files.make_directory("/home/ec2-user", 0o700).unwrap();
@@ -101,6 +105,7 @@ impl Machine {
             restless: RefCell::default(),
             farewell: RefCell::default(),
             deaf: Cell::new(false),
+            boots: Cell::new(0),
             folder,
         }
     }
@@ -176,6 +181,12 @@ impl Machine {
     /// Power goes and comes back: `/run` is empty, definitions are read, what is enabled is started.
     pub(crate) fn reboot(&self) {
         self.files.remove("/run").unwrap();
+        let boot = self.boots.get() + 1;
+        self.boots.set(boot);
+        let id = format!("boot-{boot}\n");
+        self.files
+            .write_atomic("/proc/sys/kernel/random/boot_id", id.as_bytes(), 0o444)
+            .unwrap();
         self.read_definitions();
         for (name, unit) in self.units.borrow_mut().iter_mut() {
             unit.runs_with = unit.enabled.then(|| self.would_run_with(name));

@@ -9,6 +9,7 @@ mod cases;
 mod cluster;
 mod commands;
 mod converge;
+mod dns;
 mod doctor;
 mod drop_ins;
 mod first_start;

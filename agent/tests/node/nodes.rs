@@ -220,6 +220,7 @@ impl Node {
                 secrets: &secrets,
                 deadline: PATIENCE,
                 timeline: &Timeline::new(),
+                outlook: None,
             };
             let applied = apply_spec(&spec, &environment, Mode::Execute, |_| {});
             (applied, manager.services.into_inner())

@@ -134,6 +134,7 @@ fn apply(
         secrets,
         deadline: Duration::from_secs(1),
         timeline: &Timeline::new(),
+        outlook: None,
     };
     apply_spec(&everything_secret(), &environment, mode, |change| {
         told.push(format!("{change} {change:?} {change:#?}"));
@@ -231,6 +232,7 @@ fn planted_secrets_are_where_they_belong_and_nowhere_else() {
         secrets: &store,
         timeline: &Timeline::new(),
         deadline: Duration::from_secs(1),
+        outlook: None,
     };
     let (failed, last_words) =
         apply_spec_with_last_words(&everything_secret(), &environment, Mode::Execute, |_| {});
@@ -253,6 +255,7 @@ fn planted_secrets_are_where_they_belong_and_nowhere_else() {
         secrets: &changing,
         timeline: &Timeline::new(),
         deadline: Duration::from_secs(1),
+        outlook: None,
     };
     let planned = plan_spec(&everything_secret(), &environment, Mode::DryRun).unwrap();
     let told = commands::tell(&planned, &machine.files).unwrap();

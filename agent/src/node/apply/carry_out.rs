@@ -113,8 +113,8 @@ impl Executor<'_> {
         let mut up = Vec::new();
         let waited = self.wait(
             &units,
-            |unit, tries| {
-                listeners.timeline.record(unit.name(), since(unit), tries, false);
+            |unit| {
+                listeners.timeline.record(unit.name(), since(unit), 0, false);
                 up.push(unit);
                 let stamp =
                     |change: &&Change| matches!(change, Change::Stamp { unit: of, .. } if *of == unit);

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::diff::Change;
 use super::judge::JudgeError;
-use super::stamp;
+use super::stamp::{self, Stamp};
 use crate::host::{FileError, Files, ProgramError};
 use crate::node::health::ConsulApi;
 use crate::node::render::Unit;
@@ -79,7 +79,7 @@ impl<'a> Executor<'a> {
         let Ports { files, manager, .. } = self.ports;
         let serve = |done: Result<(), ProgramError>| serve(change.to_string(), done);
         match change {
-            Change::Forget { unit } => Ok(files.remove(stamp(*unit))?),
+            Change::Forget { unit } => Ok(stamp::forget(files, *unit)?),
             Change::Stop { unit } => serve(manager.stop(unit.name())),
             Change::Disable { unit } => serve(manager.disable(unit.name())),
             Change::MakeDirectory {
@@ -97,35 +97,33 @@ impl<'a> Executor<'a> {
             Change::Start { unit } => serve(manager.start(unit.name())),
             Change::Restart { unit } => serve(manager.restart(unit.name())),
             Change::Reload { unit } => serve(manager.reload(unit.name())),
-            Change::Await { unit } => self.wait(&[*unit], |_, _| Ok(()), |_| Ok(())),
+            Change::Await { unit } => self.wait(&[*unit], |_| Ok(()), |_| Ok(())),
             Change::Stamp {
                 unit,
                 sha256,
                 reloaded_sha256,
             } => {
-                let digests: Vec<&str> = [sha256]
-                    .into_iter()
-                    .chain(reloaded_sha256)
-                    .map(String::as_str)
-                    .collect();
-                Ok(files.write_atomic(stamp(*unit), digests.join("\n").as_bytes(), 0o644)?)
+                let stamp = Stamp {
+                    started_with: Some(sha256.clone()),
+                    reloaded: reloaded_sha256.clone(),
+                };
+                Ok(stamp::write(files, *unit, &stamp)?)
             }
         }
     }
 
-    /// Waits until every unit does its work. `ready` hears of each as it comes up, with how often it was asked in
-    /// vain; `trouble` hears of each that ended badly at least once, and may say that waiting is of no use.
+    /// Waits until every unit does its work. `ready` hears of each as it comes up; `trouble` hears of each that ended
+    /// badly at least once, and may say that waiting is of no use.
     pub(super) fn wait(
         &self,
         units: &[Unit],
-        mut ready: impl FnMut(Unit, u32) -> Result<(), ExecuteError>,
+        mut ready: impl FnMut(Unit) -> Result<(), ExecuteError>,
         mut trouble: impl FnMut(Unit) -> Result<(), ExecuteError>,
     ) -> Result<(), ExecuteError> {
         let left = self.deadline.saturating_sub(self.start.elapsed());
         let mut pending = units.to_vec();
-        let mut tries = 0;
         let mut last = pending.first().copied().unwrap_or(Unit::Consul);
-        let ended = wait::until(left, Backoff::LOCAL, || {
+        let ended = wait::until(left, Backoff::UNITS, || {
             let names: Vec<&str> = pending.iter().map(|unit| unit.name()).collect();
             let conditions = serve(
                 format!("ask how {} fares", names.join(", ")),
@@ -138,13 +136,12 @@ impl<'a> Executor<'a> {
                 }
                 match self.answers(unit, condition.activity)? {
                     ControlFlow::Break(()) => {
-                        ready(unit, tries)?;
+                        ready(unit)?;
                         pending.retain(|other| *other != unit);
                     }
                     ControlFlow::Continue(reason) => reasons.push((unit, reason)),
                 }
             }
-            tries += 1;
             Ok(match reasons.into_iter().next() {
                 None => ControlFlow::Break(()),
                 Some((unit, reason)) => {

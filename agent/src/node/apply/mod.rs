@@ -6,18 +6,13 @@ mod diff;
 mod execute;
 mod judge;
 mod observe;
+mod stamp;
 mod verdict;
 
 pub(crate) use carry_out::Listeners;
 pub use diff::{Change, ChangeSet, Content, diff};
 pub use execute::{ExecuteError, Executor, Ports};
 pub use judge::{JudgeError, judge, validators, write_tree};
+pub(crate) use observe::{Conditions, conditions, observe_after};
 pub use observe::{ObserveError, Observed, ObservedDirectory, ObservedFile, ObservedUnit, observe};
 pub(crate) use verdict::{Judgement, Verdicts};
-
-use super::render::Unit;
-
-/// Where the digest of what a unit was started with is kept. `/run` is empty after a boot, as it must be.
-pub(crate) fn stamp(unit: Unit) -> String {
-    format!("/run/cos-agent/started/{}", unit.name())
-}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::stamp;
+use super::stamp::{self, Stamp};
 use crate::host::{FileError, Files, Plain, ProgramError};
 use crate::node::accounts::Accounts;
 use crate::node::render::{self, DesiredState, DesiredUnit, Unit};
@@ -96,8 +96,37 @@ pub enum ObserveError {
     },
 }
 
+/// How units fared some moments ago.
+pub(crate) type Conditions = BTreeMap<Unit, Condition>;
+
+/// Asks the service manager for every unit at once.
+pub(crate) fn conditions(manager: &dyn ServiceManager) -> Result<Conditions, ProgramError> {
+    let conditions = manager.conditions(&Unit::ALL.map(Unit::name))?;
+    Ok(Unit::ALL.into_iter().zip(conditions).collect())
+}
+
+/// Whether nothing can have started since: none of COS's own services was running or would start by itself. So it is on
+/// a first boot. On any other the service manager may have started one between two looks, with files that are not the
+/// ones that it should have.
+fn still_hold(conditions: &Conditions) -> bool {
+    let mut own = conditions.iter().filter(|(unit, _)| !unit.of_the_base());
+    own.all(|(_, condition)| {
+        !condition.enabled && matches!(condition.activity, Activity::Inactive | Activity::Absent)
+    })
+}
+
 /// Looks at everything that `desired` speaks of. Without a manager no unit is looked at.
 pub fn observe(
+    desired: &DesiredState,
+    files: &Files,
+    manager: Option<&dyn ServiceManager>,
+) -> Result<Observed, ObserveError> {
+    observe_after(None, desired, files, manager)
+}
+
+/// As [`observe`], with what was seen of units before, which is used where it must still hold.
+pub(crate) fn observe_after(
+    before: Option<&Conditions>,
     desired: &DesiredState,
     files: &Files,
     manager: Option<&dyn ServiceManager>,
@@ -147,27 +176,35 @@ pub fn observe(
     let Some(manager) = manager else {
         return Ok(observed);
     };
-    let names: Vec<&str> = desired.units.keys().map(|unit| unit.name()).collect();
-    let conditions = manager
-        .conditions(&names)
-        .map_err(|source| ObserveError::Service {
+    let units: Vec<Unit> = desired.units.keys().copied().collect();
+    let known = before.filter(|before| still_hold(before));
+    let known: Option<Vec<Condition>> =
+        known.and_then(|known| units.iter().map(|unit| known.get(unit).cloned()).collect());
+    let conditions = if let Some(known) = known {
+        known
+    } else {
+        let names: Vec<&str> = units.iter().map(|unit| unit.name()).collect();
+        let asked = manager.conditions(&names);
+        asked.map_err(|source| ObserveError::Service {
             unit: names.join(", ").into(),
             source,
-        })?;
+        })?
+    };
     for ((unit, wanted), condition) in desired.units.iter().zip(conditions) {
         let to_come = comes_with_its_files(*unit, wanted, desired);
         if condition.activity == Activity::Absent && *wanted != DesiredUnit::Stopped && !to_come {
             return Err(ObserveError::NoService { unit: unit.name() });
         }
-        let stamp = files.read(stamp(*unit))?.unwrap_or_default();
-        let stamp = String::from_utf8_lossy(&stamp);
-        let mut digests = stamp.lines().map(|line| line.trim().to_owned());
+        let Stamp {
+            started_with,
+            reloaded,
+        } = stamp::read(files, *unit)?;
         observed.units.insert(
             *unit,
             ObservedUnit {
                 condition,
-                started_with: digests.next().filter(|digest| !digest.is_empty()),
-                reloaded: digests.next(),
+                started_with,
+                reloaded,
             },
         );
     }
@@ -238,5 +275,34 @@ mod tests {
         assert!(!comes_with_its_files(Unit::Dns, &wanted, &desired));
         let plain = DesiredUnit::Running(None);
         assert!(!comes_with_its_files(Unit::Dns, &plain, &desired));
+    }
+
+    #[test]
+    fn what_was_seen_holds_only_where_nothing_starts_by_itself() {
+        let seen = |unit, enabled, activity| {
+            let condition = Condition { enabled, activity };
+            let idle = Unit::ALL.map(|unit| {
+                let activity = if unit.of_the_base() {
+                    Activity::Active
+                } else {
+                    Activity::Inactive
+                };
+                let enabled = unit.of_the_base();
+                (unit, Condition { enabled, activity })
+            });
+            let mut conditions: Conditions = idle.into();
+            conditions.insert(unit, condition);
+            still_hold(&conditions)
+        };
+        assert!(seen(Unit::Dns, false, Activity::Absent));
+        assert!(seen(Unit::Resolved, true, Activity::Active));
+        assert!(!seen(Unit::Consul, true, Activity::Inactive));
+        assert!(!seen(Unit::Consul, false, Activity::Active));
+        assert!(!seen(
+            Unit::Nomad,
+            false,
+            Activity::Failed("exit-code".to_owned())
+        ));
+        assert!(!seen(Unit::Docker, false, Activity::Changing));
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
+use super::cloud::Cloud;
 use super::{Diagnosis, Patient, Severity, examine};
 use crate::host::{Files, RealPrograms};
 use crate::node::NodeError;
@@ -45,10 +46,10 @@ impl DoctorArguments {
             docker: files.locate(health::DOCKER_SOCKET),
             files,
             programs: Arc::new(RealPrograms),
-            imds: self.imds,
+            imds: self.imds.clone(),
             consul: self.consul,
             nomad: self.nomad,
-            cloud: None,
+            cloud: Some(Arc::new(Cloud::new(&self.imds))),
             now: SystemTime::now(),
         };
         let diagnosis = examine(patient, DEADLINE);

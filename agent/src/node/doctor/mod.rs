@@ -8,6 +8,7 @@ mod api;
 mod certificates;
 mod cli;
 mod clock;
+mod cloud;
 mod consul;
 mod der;
 mod disks;

@@ -1,6 +1,7 @@
 //! Owns which permissions the node's role lacks, and what a storm of booting nodes would meet.
 //! Touches AWS through the port `CloudProbe`, and the products' logs.
 
+use std::thread;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -8,54 +9,43 @@ use serde::Deserialize;
 use super::api::Api;
 use super::{Case, Finding};
 use crate::host::Invocation;
-use crate::node::config::Role;
+use crate::node::config::{self, NodeConfig, Role, SecretSource};
 use crate::node::render::CONSUL_CONFIGURATION;
-use crate::node::sources::CONFIGURATION;
+use crate::node::secrets::needs;
+use crate::node::sources::{Imds, InstanceFacts, Sources, gather};
 
 /// An action of IAM that a node may need, and that can be tried without changing anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// `ec2:DescribeInstances`: Consul finds its servers by a tag.
     DescribeInstances,
     /// `ecr:GetAuthorizationToken`: Docker pulls images.
     GetAuthorizationToken,
-    /// `ssm:GetParameters`: secrets and further documents.
-    GetParameters,
+    /// `ssm:GetParameters` of this parameter, and `kms:Decrypt` with its key: secrets and further documents.
+    GetParameters(String),
     /// `autoscaling:DescribeAutoScalingInstances`: hooks, and the size of the group.
     DescribeAutoScalingInstances,
 }
 
 impl Action {
     /// Its name in a policy.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Self::DescribeInstances => "ec2:DescribeInstances",
             Self::GetAuthorizationToken => "ecr:GetAuthorizationToken",
-            Self::GetParameters => "ssm:GetParameters",
+            Self::GetParameters(_) => "ssm:GetParameters",
             Self::DescribeAutoScalingInstances => "autoscaling:DescribeAutoScalingInstances",
         }
     }
 
     /// What it is needed for.
-    const fn purpose(self) -> &'static str {
+    const fn purpose(&self) -> &'static str {
         match self {
             Self::DescribeInstances => "Consul finds its servers by a tag",
             Self::GetAuthorizationToken => "Docker pulls images from ECR",
-            Self::GetParameters => "secrets and further documents are read from Parameter Store",
+            Self::GetParameters(_) => "secrets and further documents are read from Parameter Store",
             Self::DescribeAutoScalingInstances => "lifecycle hooks and the size of the group",
         }
-    }
-
-    /// The statement that allows it. Three of the four know no resource.
-    fn statement(self) -> String {
-        let resource = match self {
-            Self::GetParameters => "arn:aws:ssm:REGION:ACCOUNT:parameter/cos/*",
-            _ => "*",
-        };
-        format!(
-            "{{\"Effect\": \"Allow\", \"Action\": \"{}\", \"Resource\": \"{resource}\"}}",
-            self.name()
-        )
     }
 }
 
@@ -64,17 +54,25 @@ impl Action {
 pub enum Attempt {
     /// It is allowed.
     Allowed,
-    /// The role may not; what AWS said.
-    Denied(String),
+    /// The role may not.
+    Denied {
+        /// The action that is missing; a parameter's key has a permission of its own.
+        missing: String,
+        /// What AWS said.
+        said: String,
+        /// What allows it: the statement of a policy.
+        fix: String,
+    },
+    /// It is allowed, and what was asked for is not there; what AWS said.
+    Missing(String),
     /// No answer, throttled, or something else that says nothing about permissions.
     Unknown(String),
 }
 
 /// Calls to AWS with the node's own role, none of which changes anything.
 pub trait CloudProbe {
-    /// Tries an action in the cheapest way: one instance, one parameter that need not exist, a dry run. One try within
-    /// three seconds; a parameter that is not there counts as allowed.
-    fn attempt(&self, action: Action) -> Attempt;
+    /// Tries an action, within three seconds.
+    fn attempt(&self, action: &Action) -> Attempt;
 
     /// Whether Parameter Store has its higher throughput (service setting
     /// `/ssm/parameter-store/high-throughput-enabled`); none if that may not be asked.
@@ -95,48 +93,107 @@ pub(super) fn check(case: &Case) -> Vec<Finding> {
         return findings;
     };
     let actions = needed(case);
-    for action in &actions {
-        match cloud.attempt(*action) {
-            Attempt::Allowed => {}
-            Attempt::Denied(said) => {
-                findings.push(missing(action.name(), action.purpose(), said, action.statement()));
-            }
-            Attempt::Unknown(said) => findings.push(Finding::note(
-                format!("whether the role has {} is not known", action.name()),
-                said,
-                "a way to AWS: an endpoint of the VPC or a NAT gateway",
-            )),
-        }
-    }
-    if actions.contains(&Action::GetParameters) {
+    // Side by side: each may take its three seconds.
+    let attempts: Vec<(&Action, Attempt)> = thread::scope(|scope| {
+        let asked: Vec<_> = actions
+            .iter()
+            .map(|action| (action, scope.spawn(|| cloud.attempt(action))))
+            .collect();
+        let join = |(action, asked): (_, thread::ScopedJoinHandle<'_, Attempt>)| {
+            (
+                action,
+                asked
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            )
+        };
+        asked.into_iter().map(join).collect()
+    });
+    findings.extend(
+        attempts
+            .into_iter()
+            .filter_map(|(action, attempt)| judge(action, attempt)),
+    );
+    if actions
+        .iter()
+        .any(|action| matches!(action, Action::GetParameters(_)))
+    {
         let nodes = members(case);
         findings.extend(cloud.higher_throughput().and_then(|higher| storm(nodes, higher)));
     }
     findings
 }
 
-fn missing(action: &str, purpose: &str, evidence: String, statement: String) -> Finding {
-    Finding::fault(format!("the role lacks {action}: {purpose}"), evidence, statement)
+fn judge(action: &Action, attempt: Attempt) -> Option<Finding> {
+    match attempt {
+        Attempt::Allowed => None,
+        Attempt::Denied { missing, said, fix } => Some(lacking(&missing, action.purpose(), said, fix)),
+        Attempt::Missing(said) => Some(Finding::fault(
+            "a parameter that the configuration names is not there",
+            said,
+            "aws ssm put-parameter --type SecureString --name NAME --value …, or another name in the configuration",
+        )),
+        Attempt::Unknown(said) => Some(Finding::note(
+            format!("whether the role has {} is not known", action.name()),
+            said,
+            "a way to AWS: an endpoint of the VPC or a NAT gateway",
+        )),
+    }
+}
+
+fn lacking(action: &str, purpose: &str, evidence: String, fix: String) -> Finding {
+    Finding::fault(format!("the role lacks {action}: {purpose}"), evidence, fix)
 }
 
 /// What the configuration asks of AWS.
 fn needed(case: &Case) -> Vec<Action> {
-    let text = |path: &str| {
-        let content = case.files().read(path).ok().flatten().unwrap_or_default();
-        String::from_utf8_lossy(&content).into_owned()
+    let consul = case
+        .files()
+        .read(CONSUL_CONFIGURATION)
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    let mut actions = Vec::new();
+    if String::from_utf8_lossy(&consul).contains("provider=aws") {
+        actions.push(Action::DescribeInstances);
+    }
+    if case.has(Role::NomadClient) {
+        actions.push(Action::GetAuthorizationToken);
+    }
+    if let Some((config, facts)) = configuration(case) {
+        actions.extend(parameter(&config, &facts).map(Action::GetParameters));
+        if config::asks_for_group(&config) {
+            actions.push(Action::DescribeAutoScalingInstances);
+        }
+    }
+    actions
+}
+
+/// What the node's sources say, without what Parameter Store holds; none if they cannot be read, which is told by
+/// another check.
+fn configuration(case: &Case) -> Option<(NodeConfig, InstanceFacts)> {
+    let imds = Imds::new(&case.patient.imds, Duration::from_secs(2));
+    let sources = Sources {
+        files: case.files(),
+        named: &[],
+        imds: Some(&imds),
+        parameters: None,
     };
-    let (consul, document) = (text(CONSUL_CONFIGURATION), text(CONFIGURATION));
-    let parameters = document.contains("ssm:") || document.contains("include");
-    let group = document.contains("auto-scaling-group") || case.has(Role::NomadClient);
-    [
-        (Action::DescribeInstances, consul.contains("provider=aws")),
-        (Action::GetAuthorizationToken, case.has(Role::NomadClient)),
-        (Action::GetParameters, parameters),
-        (Action::DescribeAutoScalingInstances, group),
-    ]
-    .into_iter()
-    .filter_map(|(action, needed)| needed.then_some(action))
-    .collect()
+    let gathered = gather(&sources).ok()?;
+    Some((config::read(&gathered.documents).ok()?, gathered.facts?))
+}
+
+/// One of the parameters that it names: the role may read all of them or, in all likelihood, none.
+fn parameter(config: &NodeConfig, facts: &InstanceFacts) -> Option<String> {
+    if let Some(document) = config.include.first() {
+        return Some(document.to_string());
+    }
+    // How large the group is makes no difference to the secrets.
+    let spec = config::resolve(config, facts, Some(3)).ok()?;
+    needs(&spec).into_iter().find_map(|need| match need.source {
+        SecretSource::Parameter(name) => Some(name.to_string()),
+        SecretSource::File(_) => None,
+    })
 }
 
 /// A refusal that a product wrote down: `… is not authorized to perform: ec2:DescribeInstances …`.
@@ -162,7 +219,7 @@ fn refused_in_log(case: &Case, unit: &str) -> Option<Finding> {
         .find_map(|line| Some((refused(line)?, line)))?;
     let evidence: String = line.trim().chars().take(300).collect();
     let statement = format!("{{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": \"*\"}}");
-    Some(missing(
+    Some(lacking(
         action,
         &format!("{unit} was refused"),
         evidence,

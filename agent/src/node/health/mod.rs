@@ -8,6 +8,7 @@ mod failure;
 mod gate;
 mod mounts;
 mod query;
+mod registries;
 mod resolution;
 
 use std::ops::ControlFlow;
@@ -24,6 +25,7 @@ pub use api::{CONSUL_URL, ConsulApi, DOCKER_SOCKET, LocalApis, LocalConsul, NOMA
 pub use checks::Check;
 pub use failure::Failure;
 pub use gate::{Decision, Gate};
+pub use registries::Ecr;
 pub use resolution::System;
 
 /// Whether images can be pulled: a token for the node's own registries, from the cache or from AWS.

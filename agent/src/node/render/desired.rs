@@ -29,6 +29,22 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// All of them, in the order in which they are started.
+    pub const ALL: [Self; 7] = [
+        Self::Consul,
+        Self::Containerd,
+        Self::Docker,
+        Self::Dns,
+        Self::Dnsmasq,
+        Self::Resolved,
+        Self::Nomad,
+    ];
+
+    /// Whether the base brings it, and may run it before anything is configured.
+    pub const fn of_the_base(self) -> bool {
+        matches!(self, Self::Dnsmasq | Self::Resolved)
+    }
+
     /// The service's name, without a suffix.
     pub const fn name(self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::version::{self, Product, Version, VersionError, Versions};
+use super::version::{self, Init, Product, Version, VersionError, Versions};
 use crate::bundle::{BundleManifest, INSTALLED_MANIFEST, MANIFEST_VERSION};
 use crate::host::{FileError, Files, Programs};
 use crate::node::report::Timeline;
@@ -76,23 +76,41 @@ impl Recognised {
     }
 }
 
-/// The versions of both products, asked for only where neither manifest nor note tells.
+/// What tells versions without starting Consul or Nomad.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    /// Both products by manifest and note, each with what tells it.
+    products: Option<[(Version, &'static str); 2]>,
+    /// What starts services; none if it could not be asked.
+    pub(crate) init: Option<Init>,
+}
+
+/// Looks for it. Only systemd is asked, which is small and runs already.
+pub(crate) fn known(files: &Files, programs: &dyn Programs) -> Known {
+    let products = || Some([told(Product::Consul, files)?, told(Product::Nomad, files)?]);
+    Known {
+        products: products(),
+        init: version::init(files, programs).ok(),
+    }
+}
+
+/// The versions, asked for only where they are not [`known`].
 pub(crate) fn recognise(
+    known: Known,
     files: &Files,
     programs: &(dyn Programs + Sync),
     timeline: &Timeline,
 ) -> Result<Recognised, VersionError> {
     let products = [Product::Consul, Product::Nomad];
-    let known = products.map(|product| known(product, files));
     let mut note = BTreeMap::new();
-    if let [Some(consul), Some(nomad)] = &known {
+    if let Some([consul, nomad]) = known.products {
         for (product, (version, source)) in products.iter().zip([consul, nomad]) {
             timeline.decide(format!("version of {product}"), version, source);
         }
         let versions = Versions {
             consul: Product::Consul.admit(consul.0)?,
             nomad: Product::Nomad.admit(nomad.0)?,
-            init: version::init(files, programs)?,
+            init: known.init.map_or_else(|| version::init(files, programs), Ok)?,
         };
         return Ok(Recognised { versions, note });
     }
@@ -116,7 +134,7 @@ pub(crate) fn recognise(
 }
 
 /// What manifest or note say of the file that is there, and which of them.
-fn known(product: Product, files: &Files) -> Option<(Version, &'static str)> {
+fn told(product: Product, files: &Files) -> Option<(Version, &'static str)> {
     let file = FileIdentity::of(files, product.binary())?;
     if let Some(version) = by_manifest(product, &file, files) {
         return Some((
@@ -223,7 +241,13 @@ mod tests {
         }
 
         fn recognise(&self) -> (Version, u32) {
-            let recognised = recognise(&self.files, &self.binaries, &Timeline::new()).unwrap();
+            let recognised = recognise(
+                known(&self.files, &self.binaries),
+                &self.files,
+                &self.binaries,
+                &Timeline::new(),
+            )
+            .unwrap();
             recognised.keep(&self.files).unwrap();
             let versions = recognised.versions;
             assert_eq!(versions.nomad, Version::new(1, 11, 0));
@@ -271,7 +295,13 @@ mod tests {
     fn a_version_that_is_too_old_is_refused_whoever_tells_it() {
         let node = Node::new();
         node.manifest("1.7.0", 6);
-        let error = recognise(&node.files, &node.binaries, &Timeline::new()).unwrap_err();
+        let error = recognise(
+            known(&node.files, &node.binaries),
+            &node.files,
+            &node.binaries,
+            &Timeline::new(),
+        )
+        .unwrap_err();
         assert!(matches!(error, VersionError::TooOld { .. }), "{error}");
     }
 

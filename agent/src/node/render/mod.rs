@@ -25,7 +25,7 @@ use super::secrets::Fetched;
 use desired::{Reads, private, public, running};
 use drop_in::Service;
 
-pub(crate) use installed::{FileIdentity, Recognised, recognise};
+pub(crate) use installed::{FileIdentity, Known, Recognised, known, recognise};
 
 pub(crate) use desired::{Content, digest};
 pub use desired::{DesiredDirectory, DesiredFile, DesiredState, DesiredUnit, Reloads, RunsWith, Unit};

@@ -82,6 +82,11 @@ impl Version {
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch }
     }
+
+    /// The first number, which is all of systemd's.
+    pub(crate) const fn major(self) -> u32 {
+        self.major
+    }
 }
 
 impl fmt::Display for Version {

@@ -92,7 +92,7 @@ pub fn detect<'a>(files: &Files, programs: &'a dyn Programs) -> Option<Box<dyn S
         return Some(Box::new(Systemd::new(programs)));
     }
     if files.locate("/sbin/chkconfig").is_file() {
-        return Some(Box::new(SysV::new(programs)));
+        return Some(Box::new(SysV::new(files, programs)));
     }
     None
 }
@@ -182,10 +182,11 @@ mod tests {
     #[test]
     fn scripts_are_called_by_service_and_chkconfig() {
         let programs = Recorder::default();
-        everything(&SysV::new(&programs));
+        everything(&SysV::new(&Files::new("/nonexistent"), &programs));
         assert_eq!(
             *programs.0.borrow(),
             [
+                "/sbin/initctl reload-configuration",
                 "/sbin/chkconfig consul on",
                 "/sbin/service consul start",
                 "/sbin/service consul restart",

@@ -1,11 +1,10 @@
 //! Owns what a machine has to resolve names with: its resolver file, its local resolvers, its packet filter.
-//! Touches files (reading), the service manager (asking), and `systemctl --version` where systemd-resolved runs.
+//! Touches files (reading).
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use crate::host::{FileError, Files, Invocation, Programs};
-use crate::node::services::{Activity, Condition, ServiceManager};
+use crate::host::{FileError, Files};
+use crate::node::services::{Activity, Condition};
 
 /// Where programs learn whom to ask.
 pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -62,7 +61,7 @@ pub struct ResolverFacts {
     pub upstream: Vec<IpAddr>,
     /// systemd-resolved.
     pub resolved: LocalResolver,
-    /// Version of systemd; known where systemd-resolved runs.
+    /// Version of systemd; none where it does not run.
     pub systemd: Option<u32>,
     /// dnsmasq.
     pub dnsmasq: LocalResolver,
@@ -80,11 +79,12 @@ pub struct ResolverFacts {
     pub written: Vec<&'static str>,
 }
 
-/// Looks at the machine. `ours` are the files that a plan may have written before.
+/// Looks at the machine, where systemd-resolved and dnsmasq fare so. `ours` are the files that a plan may have written
+/// before.
 pub(crate) fn observe(
     files: &Files,
-    manager: Option<&dyn ServiceManager>,
-    programs: &dyn Programs,
+    [resolved, dnsmasq]: [Option<&Condition>; 2],
+    systemd: Option<u32>,
     ours: &[&'static str],
 ) -> Result<ResolverFacts, FileError> {
     let text = |path: &str| -> Result<Option<String>, FileError> {
@@ -106,12 +106,7 @@ pub(crate) fn observe(
             upstream.push(server);
         }
     }
-    let [resolved, dnsmasq] = local_resolvers(manager);
-    let systemd = if resolved.active {
-        systemd_version(programs)
-    } else {
-        None
-    };
+    let [resolved, dnsmasq] = [resolved, dnsmasq].map(local_resolver);
     let folder = |path: &str| text(path).map(|text| text.is_some_and(|text| names_folder(&text)));
     Ok(ResolverFacts {
         upstream,
@@ -119,9 +114,8 @@ pub(crate) fn observe(
         systemd,
         dnsmasq,
         dnsmasq_reads_folder: folder("/etc/dnsmasq.conf")?
-            // Debian's package says it in its scripts and not in the file.
-            || folder("/etc/init.d/dnsmasq")?
-            || folder("/usr/share/dnsmasq/systemd-helper")?,
+            // Debian's package says it beside its script and not in the file.
+            || folder("/etc/default/dnsmasq")?,
         iptables: find(files, "iptables"),
         nft: find(files, "nft"),
         dhclient_hook: match find(files, "dhclient") {
@@ -142,28 +136,13 @@ pub(crate) fn observe(
     })
 }
 
-fn local_resolvers(manager: Option<&dyn ServiceManager>) -> [LocalResolver; 2] {
-    let names = ["systemd-resolved", "dnsmasq"];
-    // A manager that does not answer is told of where its answer is needed.
-    let asked = manager.and_then(|manager| manager.conditions(&names).ok());
-    let state = |condition: Option<&Condition>| {
-        condition.map_or_else(LocalResolver::default, |condition| LocalResolver {
-            installed: condition.activity != Activity::Absent,
-            enabled: condition.enabled,
-            active: condition.activity == Activity::Active,
-        })
-    };
-    let asked = asked.unwrap_or_default();
-    [state(asked.first()), state(asked.get(1))]
-}
-
-/// `systemd 252 (252.30-1~deb12u2)`, `systemd 219`.
-fn systemd_version(programs: &dyn Programs) -> Option<u32> {
-    let invocation = Invocation::new("systemctl", ["--version"], Duration::from_secs(10));
-    let told = programs.check(&invocation).ok()?.stdout;
-    let mut words = told.lines().next()?.split_whitespace();
-    let version = words.nth(1).filter(|_| told.starts_with("systemd "))?;
-    version.split(['.', '~', '-']).next()?.parse().ok()
+/// A service that nobody could ask for counts as absent.
+fn local_resolver(condition: Option<&Condition>) -> LocalResolver {
+    condition.map_or_else(LocalResolver::default, |condition| LocalResolver {
+        installed: condition.activity != Activity::Absent,
+        enabled: condition.enabled,
+        active: condition.activity == Activity::Active,
+    })
 }
 
 /// Servers of a resolver file, in order.
@@ -196,20 +175,6 @@ fn find(files: &Files, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Output, ProgramError};
-
-    struct Systemctl;
-
-    impl Programs for Systemctl {
-        fn run(&self, invocation: &Invocation) -> Result<Output, ProgramError> {
-            assert_eq!(invocation.to_string(), "systemctl --version");
-            Ok(Output {
-                status: Some(0),
-                stdout: "systemd 252 (252.39-1~deb12u2)\n+PAM\n".to_owned(),
-                stderr: String::new(),
-            })
-        }
-    }
 
     #[test]
     fn nameservers_are_read_as_the_c_library_does() {
@@ -225,7 +190,7 @@ mod tests {
     #[test]
     fn a_bare_machine_has_nothing_and_is_no_error() {
         let root = tempfile::tempdir().unwrap();
-        let facts = observe(&Files::new(root.path()), None, &Systemctl, &["/etc/x"]).unwrap();
+        let facts = observe(&Files::new(root.path()), [None; 2], None, &["/etc/x"]).unwrap();
         assert_eq!(facts.resolv_conf, ResolvConf::default());
         assert!(facts.upstream.is_empty() && facts.iptables.is_none() && facts.dhclient_hook.is_none());
         assert_eq!((facts.manager, facts.systemd), (None, None));
@@ -255,7 +220,7 @@ mod tests {
             .link(RESOLV_CONF, "../run/systemd/resolve/resolv.conf")
             .unwrap();
         files.make_directory("/run/systemd/system", 0o755).unwrap();
-        let facts = observe(&files, None, &Systemctl, &["/etc/x", "/etc/y"]).unwrap();
+        let facts = observe(&files, [None; 2], Some(252), &["/etc/x", "/etc/y"]).unwrap();
         assert_eq!(
             facts.resolv_conf.link.as_deref(),
             Some("../run/systemd/resolve/resolv.conf")
@@ -266,6 +231,6 @@ mod tests {
         assert_eq!(facts.dhclient_hook.as_deref(), Some("echo mine\n"));
         assert_eq!(facts.manager, Some(Manager::Systemd));
         assert_eq!(facts.written, ["/etc/x"]);
-        assert_eq!(systemd_version(&Systemctl), Some(252));
+        assert_eq!(facts.systemd, Some(252));
     }
 }

@@ -220,6 +220,12 @@ fn by_redirect(facts: &ResolverFacts) -> Result<DnsPlan, String> {
     if facts.dnsmasq.active {
         return Err("dnsmasq has port 53".to_owned());
     }
+    let asked = facts.resolv_conf.nameservers();
+    if !redirected(facts) && asked.iter().any(IpAddr::is_loopback) {
+        return Err(format!(
+            "{RESOLV_CONF} names a resolver of somebody else on this machine"
+        ));
+    }
     let filter = filter(facts)?;
     let mut plan = DnsPlan::new(Resolver::Redirect, facts);
     plan.reason = match filter {
@@ -241,6 +247,13 @@ fn off(facts: &ResolverFacts, reason: String) -> DnsPlan {
     let mut plan = DnsPlan::new(Resolver::Off, facts);
     plan.reason = reason;
     plan
+}
+
+/// Whether port 53 of the loopback interface was redirected before.
+fn redirected(facts: &ResolverFacts) -> bool {
+    [REDIRECT_UNIT, REDIRECT_SCRIPT]
+        .iter()
+        .any(|path| facts.written.contains(path))
 }
 
 /// Docker needs iptables, so it is there where jobs run; with both, one tool for all rules is easier to read.
@@ -275,9 +288,8 @@ impl DnsPlan {
                 _ => {}
             }
         }
-        let asked_first = [DNSMASQ_FILE, REDIRECT_UNIT, REDIRECT_SCRIPT];
-        let by_us = asked_first.iter().any(|path| facts.written.contains(path));
-        if by_us && facts.resolv_conf.link.is_none() {
+        // dnsmasq goes on answering there, with or without us; after a redirect nobody does.
+        if redirected(facts) && facts.resolv_conf.link.is_none() {
             plan.write(RESOLV_CONF, texts::without_loopback(&facts.resolv_conf.text));
         }
         if let Some(hook) = facts

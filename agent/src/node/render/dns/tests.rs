@@ -176,6 +176,20 @@ fn each_row_of_the_table_with_its_reason() {
             format!("nobody: {no_resolved}, and {no_dnsmasq}, and there is neither iptables nor nft"),
         ),
         (
+            // unbound, named or nscd; what they answer is theirs.
+            ResolverFacts {
+                resolv_conf: ResolvConf {
+                    link: None,
+                    text: format!("nameserver 127.0.0.1\nnameserver {VPC}\n"),
+                },
+                ..amazon_linux_2()
+            },
+            format!(
+                "nobody: {no_resolved}, and {no_dnsmasq}, and /etc/resolv.conf names a resolver of somebody else on \
+                 this machine"
+            ),
+        ),
+        (
             ResolverFacts {
                 manager: None,
                 ..amazon_linux_2()
@@ -308,6 +322,24 @@ fn recursors_that_a_user_named_are_kept() {
 }
 
 #[test]
+fn what_dhclient_writes_with_the_hook_is_left_as_it_is() {
+    let before = format!("search a.internal\nnameserver {VPC}\noptions rotate\n");
+    let written = format!("search a.internal\nnameserver 127.0.0.1\nnameserver {VPC}\noptions rotate\n");
+    assert_eq!(texts::loopback_first(&before), written);
+    assert_eq!(texts::loopback_first(&written), written);
+    assert_eq!(texts::without_loopback(&written), before);
+    let last = format!("nameserver {VPC}\nnameserver 127.0.0.1\n");
+    assert_eq!(
+        texts::loopback_first(&last),
+        format!("nameserver 127.0.0.1\nnameserver {VPC}\n")
+    );
+    assert_eq!(
+        texts::loopback_first("search x"),
+        "search x\nnameserver 127.0.0.1\n"
+    );
+}
+
+#[test]
 fn a_hook_of_somebody_else_is_kept_around_ours() {
     let theirs = "#!/bin/sh\necho before\n";
     let both = texts::with_block(theirs);
@@ -369,27 +401,30 @@ fn machines() -> impl Strategy<Value = ResolverFacts> {
     let systemd = prop::sample::select(vec![None, Some(219), Some(237), Some(245), Some(246), Some(252)]);
     let hook = prop::sample::select(vec![None, Some(""), Some("#!/bin/sh\necho mine\n")]);
     let manager = prop::sample::select(vec![None, Some(Manager::Systemd), Some(Manager::SysV)]);
-    let flags = any::<[bool; 4]>();
+    let flags = any::<[bool; 5]>();
     (link, systemd, hook, manager, flags, local(), local()).prop_map(
-        |(link, systemd, hook, manager, [iptables, nft, folder, servers], resolved, dnsmasq)| ResolverFacts {
-            resolv_conf: ResolvConf {
-                link: link.map(str::to_owned),
-                text: if servers {
-                    format!("search x\nnameserver {VPC}\n")
-                } else {
-                    String::new()
+        |(link, systemd, hook, manager, [iptables, nft, folder, servers, local], resolved, dnsmasq)| {
+            ResolverFacts {
+                resolv_conf: ResolvConf {
+                    link: link.map(str::to_owned),
+                    text: match (servers, local) {
+                        (true, true) => format!("nameserver 127.0.0.1\nnameserver {VPC}\n"),
+                        (true, false) => format!("search x\nnameserver {VPC}\n"),
+                        (false, true) => "nameserver 127.0.0.1\n".to_owned(),
+                        (false, false) => String::new(),
+                    },
                 },
-            },
-            upstream: if servers { vec![vpc()] } else { Vec::new() },
-            resolved,
-            systemd,
-            dnsmasq,
-            dnsmasq_reads_folder: folder,
-            iptables: iptables.then(|| "/usr/sbin/iptables".to_owned()),
-            nft: nft.then(|| "/usr/sbin/nft".to_owned()),
-            dhclient_hook: hook.map(str::to_owned),
-            manager,
-            written: Vec::new(),
+                upstream: if servers { vec![vpc()] } else { Vec::new() },
+                resolved,
+                systemd,
+                dnsmasq,
+                dnsmasq_reads_folder: folder,
+                iptables: iptables.then(|| "/usr/sbin/iptables".to_owned()),
+                nft: nft.then(|| "/usr/sbin/nft".to_owned()),
+                dhclient_hook: hook.map(str::to_owned),
+                manager,
+                written: Vec::new(),
+            }
         },
     )
 }
@@ -431,7 +466,8 @@ proptest! {
         prop_assert!(end.written.is_empty());
         prop_assert!(!end.dhclient_hook.unwrap_or_default().contains(texts::BLOCK));
         // A link stays: with its stub off systemd-resolved names the network's servers in that file too.
-        if first.links.is_empty() {
+        // And a dnsmasq that was asked first may be so still: it answers.
+        if first.links.is_empty() && first.resolver != Resolver::Dnsmasq {
             prop_assert_eq!(end.resolv_conf, facts.resolv_conf);
         }
         prop_assert!(!off.recursors);

@@ -161,19 +161,29 @@ esac
     )
 }
 
-/// The lines of a resolver file with this machine in front. The C library takes three servers.
+/// Whether a line of a resolver file names a server; and whether it is this machine.
+fn server(line: &str) -> Option<bool> {
+    let mut words = line.split_whitespace();
+    (words.next() == Some("nameserver")).then(|| words.next() == Some("127.0.0.1"))
+}
+
+/// A resolver file with this machine before all other servers; the same if it is so already, as `dhclient` writes it.
+/// The C library takes three servers.
 pub(super) fn loopback_first(text: &str) -> String {
-    let mut lines = vec!["nameserver 127.0.0.1"];
-    let ours = |line: &&str| line.split_whitespace().collect::<Vec<_>>() != ["nameserver", "127.0.0.1"];
-    lines.extend(text.lines().filter(ours));
+    if text.lines().find_map(server) == Some(true) {
+        return text.to_owned();
+    }
+    let text = without_loopback(text);
+    let first = text.lines().position(|line| server(line).is_some());
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.insert(first.unwrap_or(lines.len()), "nameserver 127.0.0.1");
     lines.join("\n") + "\n"
 }
 
 /// The same without this machine.
 pub(super) fn without_loopback(text: &str) -> String {
-    let ours = loopback_first(text);
-    ours.split_once('\n')
-        .map_or_else(String::new, |(_, rest)| rest.to_owned())
+    let others = text.lines().filter(|line| server(line) != Some(true));
+    others.fold(String::new(), |text, line| text + line + "\n")
 }
 
 /// A hook of `dhclient` with our part at its end.
