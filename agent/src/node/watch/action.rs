@@ -133,7 +133,8 @@ impl Action {
         let seconds = |first, longest| (Duration::from_secs(first), Duration::from_secs(longest));
         match self {
             Self::LeaveNomad | Self::LeaveConsul => seconds(3, 10),
-            Self::FindHook { .. } | Self::Heartbeat { .. } | Self::Complete { .. } => seconds(2, 15),
+            Self::FindHook { .. } => seconds(2, 30),
+            Self::Heartbeat { .. } | Self::Complete { .. } => seconds(2, 15),
             Self::Prove => seconds(2, 5),
             Self::CancelDrain { .. } | Self::BringBack => seconds(1, 60),
             Self::LookAtDrain | Self::LookAtUnit => seconds(2, 2),

@@ -98,7 +98,8 @@ impl LifecycleActions for AutoScaling<'_> {
 
 /// What an error means to whoever waits at a hook.
 fn failed(error: AwsError) -> CallError {
-    let mut said = crate::error::chain(&error);
+    let said = crate::error::chain(&error);
+    let mut said = said.trim_start_matches("error: ").to_owned();
     if let Some(hint) = error.hint() {
         said = format!("{said} ({hint})");
     }

@@ -195,12 +195,14 @@ impl Decision<'_> {
         (self.wish.arriving.is_some() && self.wish.posture < Posture::Gone).then_some(true)
     }
 
-    /// Heartbeats come before all else: they are what time is made of. Nothing waits for a hook to be found.
+    /// Heartbeats come before all else: they are what time is made of. Nothing waits for a hook to be found, and
+    /// looking for it, which takes seconds where AWS cannot be reached, comes after the drain has begun.
     fn hooks(&mut self) -> Part {
         let Some(arrival) = self.direction() else {
             return Reached;
         };
         let action = match self.hook(arrival) {
+            None if self.posture >= Posture::Drained && self.is_untouched() => return Reached,
             None => Action::FindHook { arrival },
             Some(Hook::Open(open)) => match open.next_beat() {
                 Some(next) if next <= self.now => Action::Heartbeat { arrival },
@@ -216,6 +218,20 @@ impl Decision<'_> {
             Do(action) => Do(action),
             _ => Reached,
         }
+    }
+
+    /// Whether nobody has tried yet to have the jobs moved away.
+    fn is_untouched(&self) -> bool {
+        let drain = Action::Drain {
+            deadline: self.now,
+            ignore_system_jobs: false,
+        };
+        let tried = [Action::LookAtNode, drain];
+        self.nomad_runs_jobs()
+            && self.progress.drain.is_none()
+            && self.progress.away.is_none()
+            && self.progress.signalled.is_none()
+            && tried.iter().all(|action| self.retries.reason(action).is_none())
     }
 
     /// Undoes what nothing asks for any more, in the reverse order of its doing.

@@ -321,8 +321,9 @@ impl Engine<'_> {
             Some(self.retries.not_now(&step.action, reason, now))
         };
         let what = step.action.name();
-        // The same failure again and again is one line, not one each time.
-        if self.told.failures.insert(what, reason.to_owned()).as_deref() != Some(reason) || never {
+        // The same failure again and again is one line, not one each time, though it counts its tries.
+        let gist: String = reason.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        if self.told.failures.insert(what, gist.clone()) != Some(gist) || never {
             self.tell(&Event::Failed {
                 what,
                 reason: reason.to_owned(),

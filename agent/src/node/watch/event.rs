@@ -180,8 +180,41 @@ impl Tell for Lines<'_> {
             let line = serde_json::to_string(&Line { time: now, event }).unwrap_or_default();
             writeln!(self.stream, "{line}")
         } else {
-            writeln!(self.stream, "{event}")
+            // Some reasons are told in several lines.
+            let line = event.to_string();
+            let words: Vec<&str> = line.lines().map(str::trim).collect();
+            writeln!(self.stream, "{}", words.join("; "))
         };
         let _ = self.stream.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_whatever_its_reason() {
+        let event = Event::Failed {
+            what: "drain",
+            reason: "it failed\n  because: no route".to_owned(),
+            again: None,
+        };
+        let mut stream = Vec::new();
+        for json in [false, true] {
+            Lines::new(&mut stream, json).tell(Timestamp::from_millis(0), &event);
+        }
+        let told = String::from_utf8(stream).unwrap();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(
+            lines[0],
+            "could not drain: it failed; because: no route; not tried again"
+        );
+        let json: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!(
+            (&json["event"], &json["time"]),
+            (&"failed".into(), &"1970-01-01T00:00:00.000Z".into())
+        );
     }
 }

@@ -20,8 +20,8 @@ fn termination_is_held_by_heartbeats_until_the_jobs_are_away() {
     assert_eq!(
         log(&world),
         [
-            " 100 heartbeat down",
             " 100 drain 900",
+            " 100 heartbeat down",
             " 160 heartbeat down",
             " 220 heartbeat down",
             " 280 heartbeat down",
