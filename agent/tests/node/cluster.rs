@@ -29,6 +29,7 @@ const SERVER_DOCUMENT: &str = r#"
 version: 1
 role: [consul-server, nomad-server]
 datacenter: leader
+watch: {enabled: false}
 consul:
   datacenter: main
   bootstrap_expect: 1
@@ -52,6 +53,7 @@ const CLIENT_DOCUMENT: &str = r#"
 version: 1
 role: nomad-client
 datacenter: public-services
+watch: {enabled: false}
 consul:
   datacenter: main
   retry_join: [192.0.2.10]

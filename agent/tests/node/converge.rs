@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use cos_agent::node::apply::{Change, Executor, Ports, diff, observe};
 use cos_agent::node::config::{self, NodeSpec, Role};
-use cos_agent::node::render::{self, CONSUL_CONFIGURATION, DesiredState, Versions};
+use cos_agent::node::render::{self, CONSUL_CONFIGURATION, DesiredState, RECORD, Versions};
 use cos_agent::node::report::{Decision, Timeline};
 use cos_agent::node::secrets::Fetched;
 use cos_agent::node::sources::{Document, InstanceFacts, Origin};
+use cos_agent::node::watch::Journal;
 use cos_agent::node::{Applied, Environment, Mode, NodeError, apply_spec};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -275,7 +276,49 @@ fn docker_and_consul_are_begun_before_nomad() {
         .iter()
         .filter_map(|line| line.strip_prefix("start "))
         .collect();
-    assert_eq!(starts, ["consul", "containerd", "docker", "nomad"]);
+    assert_eq!(
+        starts,
+        ["cos-agent-watch", "consul", "containerd", "docker", "nomad"]
+    );
+}
+
+#[test]
+fn a_new_node_is_marked_before_its_record_says_that_it_is_one() {
+    let machine = Machine::new();
+    let journal = Journal::new(&machine.files);
+    for steps in 0.. {
+        let done = die_after(
+            &machine,
+            &Wanted::new(nomad_client("a"), versions((1, 11, 0))),
+            steps,
+        );
+        if machine.files.mode(RECORD).unwrap().is_some() {
+            assert!(journal.is_arriving().unwrap(), "after {steps} steps");
+        }
+        if done {
+            break;
+        }
+    }
+    // It has proven itself since, and need not again.
+    journal.set_arriving(false).unwrap();
+    apply(&machine, &nomad_client("b"), &Binaries::TODAY, Mode::Execute).unwrap();
+    assert!(!journal.is_arriving().unwrap());
+}
+
+#[test]
+fn only_a_node_that_somebody_watches_has_to_prove_itself() {
+    let client = "version: 1\nrole: nomad-client\nconsul: {retry_join: [192.0.2.1]}\n";
+    for (spec, watched) in [
+        (spec(client), true),
+        (nomad_server(3), true),
+        (spec(&format!("{client}watch: {{enabled: false}}\n")), false),
+    ] {
+        let machine = Machine::new();
+        apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
+        assert_eq!(Journal::new(&machine.files).is_arriving().unwrap(), watched);
+        let start = "start cos-agent-watch".to_owned();
+        assert_eq!(machine.log.borrow().contains(&start), watched);
+    }
 }
 
 #[test]
@@ -561,7 +604,11 @@ fn a_new_binary_restarts_its_unit_only() {
         ..Binaries::TODAY
     };
     apply(&machine, &nomad_server(3), &newer, Mode::Execute).unwrap();
-    assert_eq!(*machine.log.borrow(), ["restart nomad"]);
+    // The watcher reads the record, which names the versions.
+    assert_eq!(
+        *machine.log.borrow(),
+        ["restart cos-agent-watch", "restart nomad"]
+    );
 }
 
 #[test]

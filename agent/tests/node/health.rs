@@ -30,6 +30,7 @@ pub(crate) fn record(role: Role) -> Record {
         mounts: Vec::new(),
         dns: None,
         registries: Vec::new(),
+        watch: None,
     }
 }
 

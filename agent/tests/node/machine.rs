@@ -11,7 +11,7 @@ use cos_agent::node::health::ConsulApi;
 use cos_agent::node::render::{
     CONSUL_CA, CONSUL_CERTIFICATE, CONSUL_CONFIGURATION, CONSUL_DROP_IN, CONSUL_GOSSIP, CONSUL_KEY,
     CONSUL_TOKENS, Init, Installed, NOMAD_CA, NOMAD_CERTIFICATE, NOMAD_CONFIGURATION, NOMAD_DISKS_DROP_IN,
-    NOMAD_DROP_IN, NOMAD_GOSSIP, NOMAD_KEY, NOMAD_TOKENS, Version, Versions,
+    NOMAD_DROP_IN, NOMAD_GOSSIP, NOMAD_KEY, NOMAD_TOKENS, RECORD, Version, Versions,
 };
 use cos_agent::node::secrets::{FetchError, Secret, Secrets};
 use cos_agent::node::services::{Activity, Condition, ServiceManager};
@@ -94,8 +94,8 @@ impl Machine {
             .write_atomic("/etc/passwd", users.concat().as_bytes(), 0o644)
             .unwrap();
         files.make_directory("/home/ec2-user", 0o700).unwrap();
-        let units =
-            ["consul", "containerd", "docker", "nomad"].map(|name| (name.to_owned(), Unit::default()));
+        let units = ["cos-agent-watch", "consul", "containerd", "docker", "nomad"];
+        let units = units.map(|name| (name.to_owned(), Unit::default()));
         Self {
             files,
             units: RefCell::new(units.into()),
@@ -130,6 +130,7 @@ impl Machine {
                 NOMAD_CERTIFICATE,
                 NOMAD_KEY,
             ],
+            "cos-agent-watch" => &[RECORD],
             _ => &[],
         };
         let gossip = match unit {

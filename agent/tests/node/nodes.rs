@@ -331,6 +331,9 @@ impl Processes {
     }
 }
 
+/// Nobody is watched here.
+const WATCHER: &str = "cos-agent-watch";
+
 impl ServiceManager for Processes {
     fn reload_definitions(&self) -> Result<(), ProgramError> {
         Ok(())
@@ -376,11 +379,11 @@ impl ServiceManager for Processes {
                 None => Activity::Active,
                 Some(status) => Activity::Failed(status.to_string()),
             },
-            None if matches!(service, "consul" | "nomad") => Activity::Inactive,
+            None if matches!(service, "consul" | "nomad" | WATCHER) => Activity::Inactive,
             None => Activity::Active,
         };
         Ok(Condition {
-            enabled: true,
+            enabled: service != WATCHER,
             activity,
         })
     }

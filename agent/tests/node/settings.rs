@@ -1,7 +1,12 @@
 //! Each setting of a node where it has its effect.
 
+use std::time::Duration;
+
+use cos_agent::node::config::{self, Fault, OnRebalance};
 use cos_agent::node::render::{self, DesiredState};
 use cos_agent::node::secrets::Fetched;
+use cos_agent::node::sources::{Document, Origin};
+use cos_agent::node::watch::WatchSpec;
 use serde_json::{Value as Json, json};
 
 use crate::converge::spec;
@@ -375,6 +380,66 @@ fn what_cos_does_not_manage_it_leaves_alone() {
         log.contains(&"start consul".to_owned()) && log.contains(&"start nomad".to_owned()),
         "{log:?}"
     );
+}
+
+#[test]
+fn what_a_user_says_of_the_watcher_reaches_it() {
+    let watched = |document: &str| {
+        let desired = rendered(document, (1, 21, 0), (1, 11, 0));
+        WatchSpec::of(&serde_json::from_str(&text(&desired, render::RECORD)).unwrap())
+    };
+    assert_eq!(watched(CLIENT), WatchSpec::client());
+    let all = "readiness: {eligible: false, hook: launch, deadline: 2m}\n\
+               watch: {rebalance: drain, drain_deadline: 4m, scheduled_event_lead: 1h, hook: terminate}\n";
+    let expected = WatchSpec {
+        hold_until_ready: false,
+        launch_hook: Some("launch".to_owned()),
+        ready_deadline: Duration::from_mins(2),
+        rebalance: OnRebalance::Drain,
+        drain: Duration::from_mins(4),
+        scheduled_lead: Duration::from_hours(1),
+        termination_hook: Some("terminate".to_owned()),
+        ..WatchSpec::client()
+    };
+    assert_eq!(watched(&format!("{CLIENT}{all}")), expected);
+    // Whoever drains by hand where nobody watches gets what is usual.
+    assert_eq!(
+        watched(&format!("{CLIENT}watch: {{enabled: false}}\n")),
+        WatchSpec::client()
+    );
+}
+
+#[test]
+fn a_nomad_that_can_be_ineligible_from_the_start_is() {
+    let ineligible = |document: &str, version| {
+        nomad(document, version)["client"]
+            .get("default_ineligible")
+            .cloned()
+    };
+    assert_eq!(ineligible(CLIENT, (2, 0, 3)), Some(json!(true)));
+    assert_eq!(ineligible(CLIENT, (2, 0, 2)), None);
+    for unheld in ["readiness: {eligible: false}\n", "watch: {enabled: false}\n"] {
+        assert_eq!(ineligible(&format!("{CLIENT}{unheld}"), (2, 0, 3)), None);
+    }
+}
+
+#[test]
+fn settings_of_a_watcher_that_does_not_run_are_refused_together() {
+    let document = format!(
+        "{CLIENT}readiness: {{eligible: true, hook: a, deadline: 2m}}\n\
+         watch: {{enabled: false, rebalance: drain, drain_deadline: 4m, scheduled_event_lead: 1h, hook: b}}\n"
+    );
+    let document = Document {
+        origin: Origin::UserData,
+        bytes: document.into(),
+    };
+    let faults = config::read(&[document]).unwrap_err().0;
+    let refused = |fault: &&Fault| {
+        fault
+            .to_string()
+            .contains("has no effect while watch.enabled is false")
+    };
+    assert_eq!(faults.iter().filter(refused).count(), 7, "{faults:?}");
 }
 
 #[test]

@@ -45,6 +45,8 @@ impl Kind {
         match change {
             Change::Write { .. } | Change::Link { .. } | Change::Remove { .. } => Self::Files,
             Change::Enable { .. } => Self::Enable,
+            // systemd orders what is asked for at once: the watcher would come after all that it sees out.
+            Change::Start { unit: Unit::Watch } => Self::Alone,
             Change::Start { .. } => Self::Start,
             Change::Await { .. } | Change::Stamp { .. } => Self::Await,
             _ => Self::Alone,

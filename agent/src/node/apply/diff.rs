@@ -14,7 +14,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::observe::{Observed, ObservedUnit};
-use crate::node::render::{self, DesiredFile, DesiredState, DesiredUnit, RunsWith, Unit};
+use crate::node::render::{self, DesiredFile, DesiredState, DesiredUnit, RECORD, RunsWith, Unit};
 use crate::node::services::Activity;
 
 /// Content of a file on its way to the disk. It may be secret: `Debug` tells its length and digest only.
@@ -65,6 +65,8 @@ pub enum Change {
         /// Number of the group.
         gid: u32,
     },
+    /// Mark the node as one that has yet to prove that it is ready.
+    MarkArriving,
     /// Write a file.
     Write {
         /// Path.
@@ -172,6 +174,7 @@ impl fmt::Display for Change {
                     "make directory {path} ({mode:04o} {user}:{group}{all})"
                 )
             }
+            Self::MarkArriving => formatter.write_str("mark the node as not ready yet"),
             Self::Write {
                 path,
                 mode,
@@ -237,6 +240,8 @@ pub fn diff(desired: &DesiredState, observed: &Observed) -> ChangeSet {
             .chain(&last.iter().collect::<Vec<_>>())
             .any(|begun| begun.change.is_some() && has_definition(begun));
     changes.extend(directories);
+    // Before the record is written, by which the next run would take the node for one that is not new.
+    changes.extend((is_watched(desired) && is_new(observed)).then_some(Change::MarkArriving));
     changes.extend(files);
     changes.extend(links);
     changes.extend(plain.iter().flat_map(|begun| begun.changes()));
@@ -247,6 +252,16 @@ pub fn diff(desired: &DesiredState, observed: &Observed) -> ChangeSet {
     changes.extend(last.iter().flat_map(Begun::changes));
     changes.extend(last.iter().flat_map(Begun::finish));
     ChangeSet(changes)
+}
+
+/// Whether somebody will see the node in.
+fn is_watched(desired: &DesiredState) -> bool {
+    matches!(desired.units.get(&Unit::Watch), Some(DesiredUnit::Running(_)))
+}
+
+/// Whether the node was never configured before. One that works already goes on working.
+fn is_new(observed: &Observed) -> bool {
+    !observed.files.contains_key(RECORD)
 }
 
 /// Units whose state changes its owner.

@@ -17,6 +17,7 @@ use crate::node::health::ConsulApi;
 use crate::node::render::Unit;
 use crate::node::services::{Activity, ServiceManager};
 use crate::node::wait::{self, Backoff, WaitError};
+use crate::node::watch::hold_back;
 
 /// What carrying out a change needs of the world.
 #[derive(Clone, Copy)]
@@ -94,6 +95,7 @@ impl<'a> Executor<'a> {
             Change::ReloadDefinitions => serve(manager.reload_definitions()),
             Change::Enable { unit } => serve(manager.enable(unit.name())),
             Change::ResetFailures { unit } => serve(manager.reset_failures(unit.name())),
+            Change::MarkArriving => Ok(hold_back(files)?),
             Change::Start { unit } => serve(manager.start(unit.name())),
             Change::Restart { unit } => serve(manager.restart(unit.name())),
             Change::Reload { unit } => serve(manager.reload(unit.name())),

@@ -102,6 +102,7 @@ fn why(change: &Change, desired: &DesiredState, observed: &Observed) -> String {
             None => "it is not there".to_owned(),
             Some(target) => format!("it points to {target}"),
         },
+        Change::MarkArriving => "it was never configured before".to_owned(),
         Change::Remove { .. } => "this node has no use for it".to_owned(),
         Change::Forget { unit } if belongs(unit) => "what it reads at its start changes".to_owned(),
         Change::Forget { .. } | Change::Stop { .. } | Change::Disable { .. } => {

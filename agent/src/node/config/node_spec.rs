@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::resolve::VPC_RESOLVER;
 use super::roles::Roles;
-use super::values::{ClientIntroduction, DefaultPolicy, LogLevel, SecretSource};
+use super::values::{ClientIntroduction, DefaultPolicy, LogLevel, OnRebalance, SecretSource};
 use crate::node::disks::Request;
 use crate::node::render::dns::{self, DnsRefusal, DnsSpec};
 use crate::node::sources::resolver::ResolverFacts;
@@ -37,6 +39,41 @@ pub struct NodeSpec {
     pub registry_users: Vec<String>,
     /// Names below `.consul`.
     pub dns: DnsSpec,
+    /// How the node is seen into the cluster and out of it; none where nobody watches.
+    pub watch: Option<WatchSettings>,
+}
+
+/// How a node is seen into the cluster and out of it. The defaults are what a user gets who says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchSettings {
+    /// Whether a client takes no jobs before it is ready.
+    pub hold_until_ready: bool,
+    /// Longest time until the node must be ready.
+    pub ready_deadline: Duration,
+    /// Launch hook; found by itself if absent and the group has only one.
+    pub launch_hook: Option<String>,
+    /// What a recommendation to rebalance does.
+    pub rebalance: OnRebalance,
+    /// Longest time for jobs to move away. A notice that leaves less makes it less.
+    pub drain_deadline: Duration,
+    /// How long before a scheduled event jobs move away.
+    pub scheduled_event_lead: Duration,
+    /// Termination hook; found by itself if absent and the group has only one.
+    pub termination_hook: Option<String>,
+}
+
+impl Default for WatchSettings {
+    fn default() -> Self {
+        Self {
+            hold_until_ready: true,
+            ready_deadline: Duration::from_mins(5),
+            launch_hook: None,
+            rebalance: OnRebalance::Ineligible,
+            drain_deadline: Duration::from_mins(15),
+            scheduled_event_lead: Duration::from_mins(15),
+            termination_hook: None,
+        }
+    }
 }
 
 impl NodeSpec {

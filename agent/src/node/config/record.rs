@@ -218,8 +218,8 @@ macro_rules! words {
         pub enum $name:ident { $( $(#[doc = $word_doc:literal])* $variant:ident = $word:literal ),* $(,)? }
     ) => {
         $(#[doc = $doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name { $( $(#[doc = $word_doc])* $variant ),* }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        pub enum $name { $( $(#[doc = $word_doc])* #[serde(rename = $word)] $variant ),* }
 
         impl $name {
             /// All of them.

@@ -14,7 +14,7 @@ use super::node_config::{
 };
 use super::node_spec::{
     AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, KeyPair, NodeSpec, NomadClientSpec,
-    NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec,
+    NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec, WatchSettings,
 };
 use super::record::Number;
 use super::roles::{Role, Roles};
@@ -69,6 +69,21 @@ pub fn resolve(
             witness: format!("ec2.{}.{}", facts.region, facts.domain),
             plan: None,
         },
+        watch: watch(config),
+    })
+}
+
+fn watch(config: &NodeConfig) -> Option<WatchSettings> {
+    let (readiness, watch) = (&config.readiness, &config.watch);
+    let default = WatchSettings::default();
+    (watch.enabled != Some(false)).then(|| WatchSettings {
+        hold_until_ready: readiness.eligible.unwrap_or(default.hold_until_ready),
+        ready_deadline: readiness.deadline.unwrap_or(default.ready_deadline),
+        launch_hook: readiness.hook.as_ref().map(ToString::to_string),
+        rebalance: watch.rebalance.unwrap_or(default.rebalance),
+        drain_deadline: watch.drain_deadline.unwrap_or(default.drain_deadline),
+        scheduled_event_lead: watch.scheduled_event_lead.unwrap_or(default.scheduled_event_lead),
+        termination_hook: watch.hook.as_ref().map(ToString::to_string),
     })
 }
 

@@ -182,7 +182,7 @@ const fn rule(path: &'static str, roles: &'static [Role], why: &'static str) -> 
 }
 
 /// Every key that has no place on some node, so that a setting is never silently without effect.
-const RULES: [Rule; 18] = {
+const RULES: [Rule; 21] = {
     use Role::{ConsulServer, NomadClient, NomadServer};
     const CONSUL: &str = ": only consul-server has it";
     const SERVER: &str = ": only nomad-server has it";
@@ -206,6 +206,9 @@ const RULES: [Rule; 18] = {
         rule("docker", &[NomadClient], ": only nomad-client runs Docker"),
         rule("ecr.users", &[NomadClient], ": only nomad-client runs Docker"),
         rule("readiness.eligible", &[NomadClient], CLIENT),
+        rule("watch.rebalance", &[NomadClient], CLIENT),
+        rule("watch.drain_deadline", &[NomadClient], CLIENT),
+        rule("watch.scheduled_event_lead", &[NomadClient], CLIENT),
     ]
 };
 

@@ -17,16 +17,8 @@ pub(super) fn check(root: &Node, config: &NodeConfig, reader: &mut Reader) {
     acl(root, config, reader);
     unmanaged(root, config, reader);
     overruled(root, reader);
-    for path in UNFINISHED {
-        if let Some(node) = root.at(path) {
-            let message = "has no effect in this version of cos-agent yet, so it is refused";
-            reader.fault(path, &node.said, message);
-        }
-    }
+    unwatched(root, config, reader);
 }
-
-/// Keys that are defined and do nothing yet. A setting must never be silently without effect.
-pub(super) const UNFINISHED: &[&str] = &["readiness", "watch"];
 
 /// The entries of the list at `path`, each with its own path.
 fn list<'t>(root: &'t Node, path: &str) -> Vec<(String, &'t Node)> {
@@ -184,6 +176,28 @@ fn unmanaged(root: &Node, config: &NodeConfig, reader: &mut Reader) {
                 let message = format!("has no effect while {product}.manage_configuration is false");
                 reader.fault(&path, &node.said, message);
             }
+        }
+    }
+}
+
+/// What the watcher is to do, where there is none.
+fn unwatched(root: &Node, config: &NodeConfig, reader: &mut Reader) {
+    const BY_THE_WATCHER: &[&str] = &[
+        "readiness.hook",
+        "readiness.deadline",
+        "watch.rebalance",
+        "watch.drain_deadline",
+        "watch.scheduled_event_lead",
+        "watch.hook",
+    ];
+    if config.watch.enabled != Some(false) {
+        return;
+    }
+    let held_back = (config.readiness.eligible == Some(true)).then_some("readiness.eligible");
+    for path in BY_THE_WATCHER.iter().copied().chain(held_back) {
+        if let Some(node) = root.at(path) {
+            let message = "has no effect while watch.enabled is false";
+            reader.fault(path, &node.said, message);
         }
     }
 }

@@ -9,7 +9,6 @@ use serde_json::Value as Json;
 use super::node_config::NodeConfig;
 use super::record::{Read, listed};
 use super::roles;
-use super::rules::UNFINISHED;
 use super::tree::join;
 use super::values::SecretSource;
 
@@ -115,12 +114,7 @@ fn rows(schema: &Json, path: &str, text: &mut String) {
             .map(|roles| format!("*{roles} only.* "))
             .unwrap_or_default();
         // What does nothing yet is refused, and says so.
-        let yet = if is_unfinished(&path) { "**not yet.** " } else { "" };
-        let _ = writeln!(
-            text,
-            "| `{path}` | {} | {needed}{only}{yet}{words} |",
-            holds(value)
-        );
+        let _ = writeln!(text, "| `{path}` | {} | {needed}{only}{words} |", holds(value));
         rows(value, &path, text);
         rows(&value["items"], &format!("{path}[]"), text);
         rows(&value["additionalProperties"], &join(&path, "NAME"), text);
@@ -134,13 +128,6 @@ fn rows(schema: &Json, path: &str, text: &mut String) {
 fn only(path: &str) -> Option<String> {
     let names: Vec<&str> = roles::only(path)?.iter().map(|role| role.name()).collect();
     Some(listed(&names))
-}
-
-fn is_unfinished(path: &str) -> bool {
-    UNFINISHED.iter().any(|unfinished| {
-        let rest = path.strip_prefix(unfinished);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    })
 }
 
 /// What a key may hold, in two words.

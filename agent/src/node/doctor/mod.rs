@@ -132,6 +132,10 @@ impl Case {
         self.record.as_ref().is_some_and(|record| record.roles.has(role))
     }
 
+    fn is_watched(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.watch.is_some())
+    }
+
     fn roles(&self) -> Option<&Roles> {
         self.record.as_ref().map(|record| &record.roles)
     }

@@ -12,6 +12,9 @@ pub(super) fn check(case: &Case) -> Vec<Finding> {
         return Vec::new();
     };
     let mut units = vec![Unit::Consul];
+    if case.is_watched() {
+        units.push(Unit::Watch);
+    }
     if case.has(Role::NomadClient) {
         units.extend([Unit::Containerd, Unit::Docker]);
     }

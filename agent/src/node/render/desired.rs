@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
+    /// The watcher, before all that it may have to see out again.
+    #[serde(rename = "cos-agent-watch")]
+    Watch,
     /// Consul, on every node.
     Consul,
     /// containerd, below Docker. systemd would start it with Docker; System V scripts know no such bond.
@@ -30,7 +33,8 @@ pub enum Unit {
 
 impl Unit {
     /// All of them, in the order in which they are started.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Watch,
         Self::Consul,
         Self::Containerd,
         Self::Docker,
@@ -48,6 +52,7 @@ impl Unit {
     /// The service's name, without a suffix.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Watch => "cos-agent-watch",
             Self::Consul => "consul",
             Self::Containerd => "containerd",
             Self::Docker => "docker",

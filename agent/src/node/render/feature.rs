@@ -33,6 +33,8 @@ pub enum Feature {
     NomadNotifyReload,
     /// Nomad: `server.client_introduction`, and a client's `intro_token.jwt`.
     NomadClientIntroduction,
+    /// Nomad: `client.default_ineligible`.
+    NomadDefaultIneligible,
     /// systemd: `StandardOutput=file:`.
     SystemdFileStream,
     /// systemd: `StandardOutput=append:`.
@@ -106,7 +108,7 @@ impl Row {
 }
 
 /// The table. A feature's row stands at its own index.
-pub const FEATURES: [Row; 15] = {
+pub const FEATURES: [Row; 16] = {
     use Evidence::{Documented, Run, Taken};
     use Product::{Consul, Nomad, Systemd};
     const REFUSED: &str = "refused if asked for";
@@ -203,6 +205,14 @@ pub const FEATURES: [Row; 15] = {
         )
         .otherwise(REFUSED)
         .by(Run, "changelog 1.11.0, GH-26430"),
+        row(
+            Feature::NomadDefaultIneligible,
+            Nomad,
+            (2, 0, 3),
+            "`client { default_ineligible }`",
+        )
+        .otherwise("the watcher makes a new client ineligible as soon as its API answers")
+        .by(Documented, "documentation of the client block, 2.0.3"),
         row(
             Feature::SystemdFileStream,
             Systemd,

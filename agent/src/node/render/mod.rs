@@ -80,7 +80,26 @@ pub fn render(
     }
     let record = record::record(spec, &installed.versions)?;
     state.files.insert(RECORD.to_owned(), Some(public(record)));
+    state.units.insert(Unit::Watch, watcher(spec, &state));
     Ok(state)
+}
+
+/// The watcher reads the record when it starts, and goes on from its journal.
+fn watcher(spec: &NodeSpec, state: &DesiredState) -> DesiredUnit {
+    match spec.watch {
+        Some(_) => running(
+            env!("CARGO_PKG_VERSION"),
+            &state.files,
+            &[(RECORD, Reads::AtStart)],
+        ),
+        None => DesiredUnit::Stopped,
+    }
+}
+
+/// Whether jobs wait until the node is ready.
+fn held_back(spec: &NodeSpec) -> bool {
+    let held = spec.watch.as_ref().is_some_and(|watch| watch.hold_until_ready);
+    held && spec.roles.has(Role::NomadClient)
 }
 
 /// Files that hold what is secret, or come and go with it.

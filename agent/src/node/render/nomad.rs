@@ -6,7 +6,7 @@ use hcl::structure::{BlockBuilder, BodyBuilder};
 use hcl::{Block, Body, Expression};
 
 use super::paths::{DOCKER_CLIENT_CONFIGURATION, NOMAD_CA, NOMAD_CERTIFICATE, NOMAD_KEY};
-use super::{Feature, RenderError, Version, duration};
+use super::{Feature, RenderError, Version, duration, held_back};
 use crate::node::config::{
     AutopilotSpec, NodeSpec, NomadClientSpec, NomadServerSpec, NomadSpec, NomadTlsSpec, TelemetrySpec,
 };
@@ -33,8 +33,8 @@ pub(super) fn render(spec: &NodeSpec, nomad: &NomadSpec, version: Version) -> Re
         .add_attribute(("disable_update_check", true))
         // The unit stops Nomad with SIGINT: a restart keeps the node and its jobs. SIGTERM sends them away first.
         .add_attribute(("leave_on_interrupt", false))
-        // A server stays a member: it comes back, or autopilot removes it.
-        .add_attribute(("leave_on_terminate", nomad.server.is_none()))
+        // Only the watcher sends one: to a client whose API is silent, to a server that the cluster can spare.
+        .add_attribute(("leave_on_terminate", true))
         .add_block(advertise.build());
     if let Some(server) = &nomad.server {
         body = body.add_block(server_block(server, version)?);
@@ -44,7 +44,7 @@ pub(super) fn render(spec: &NodeSpec, nomad: &NomadSpec, version: Version) -> Re
     }
     if let Some(client) = &nomad.client {
         body = body
-            .add_block(client_block(client, version)?)
+            .add_block(client_block(client, held_back(spec), version)?)
             .add_block(docker_plugin(client.docker_privileged));
     }
     if let Some(tls) = &nomad.tls {
@@ -140,7 +140,7 @@ fn optional(block: BlockBuilder, key: &str, value: Option<impl Into<Expression>>
     }
 }
 
-fn client_block(spec: &NomadClientSpec, version: Version) -> Result<Block, RenderError> {
+fn client_block(spec: &NomadClientSpec, held_back: bool, version: Version) -> Result<Block, RenderError> {
     let mut client = Block::builder("client").add_attribute(("enabled", true));
     if let Some(pool) = &spec.node_pool {
         Feature::NomadNodePool.require("nomad.node_pool", version)?;
@@ -170,6 +170,9 @@ fn client_block(spec: &NomadClientSpec, version: Version) -> Result<Block, Rende
     }
     if spec.introduction_token.is_some() {
         Feature::NomadClientIntroduction.require("nomad.introduction_token", version)?;
+    }
+    if held_back && Feature::NomadDefaultIneligible.known_by(version) {
+        client = client.add_attribute(("default_ineligible", true));
     }
     if Feature::NomadDrainOnShutdown.known_by(version) {
         let drain = Block::builder("drain_on_shutdown")

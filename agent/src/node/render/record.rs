@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dns::Resolver;
 use super::{RenderError, Version, Versions, json};
-use crate::node::config::{NodeSpec, Role, Roles};
+use crate::node::config::{NodeSpec, Role, Roles, WatchSettings};
 
 /// What is kept of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub struct Record {
     /// ECR registries that the node pulls from. Since version 2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registries: Vec<String>,
+    /// How the node is watched; none where it is not. Since version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<WatchSettings>,
 }
 
 /// A file system that must be mounted.
@@ -95,7 +98,7 @@ pub(super) fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, Ren
     let nomad = spec.nomad.as_ref();
     let nomad_tls = nomad.and_then(|nomad| nomad.tls.as_ref());
     json(&Record {
-        version: 2,
+        version: 3,
         roles: spec.roles.clone(),
         name: spec.name.clone(),
         datacenter: spec.datacenter.clone(),
@@ -115,5 +118,6 @@ pub(super) fn record(spec: &NodeSpec, versions: &Versions) -> Result<String, Ren
         } else {
             Vec::new()
         },
+        watch: spec.watch.clone(),
     })
 }

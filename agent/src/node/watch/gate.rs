@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::journal::Journal;
 use super::notice::Target;
 use crate::host::{FileError, Files, RealPrograms};
-use crate::node::health::{self, Decision, LocalApis, Probes, System};
+use crate::node::health::{self, Decision, Ecr, LocalApis, Probes, System};
 use crate::node::render::Record;
 
 /// What a look at the node's readiness found.
@@ -32,13 +32,18 @@ pub struct HealthGate<'a> {
     record: &'a Record,
     apis: LocalApis,
     files: Files,
+    registries: Ecr,
 }
 
 impl<'a> HealthGate<'a> {
     /// The checks of a node of which `apply` wrote this record.
     pub fn new(record: &'a Record, apis: LocalApis, files: &Files) -> Self {
-        let files = files.clone();
-        Self { record, apis, files }
+        Self {
+            record,
+            apis,
+            files: files.clone(),
+            registries: Ecr::new(files),
+        }
     }
 }
 
@@ -49,7 +54,7 @@ impl Gate for HealthGate<'_> {
             files: &self.files,
             programs: &RealPrograms,
             system: System::Configured,
-            registries: None,
+            registries: Some(&self.registries),
         };
         // Whoever watches has a deadline of its own for how long it may take.
         let gate = health::Gate {
@@ -64,8 +69,8 @@ impl Gate for HealthGate<'_> {
 }
 
 /// Marks the node as one that has yet to prove that it is ready. To be called before Nomad starts for the first
-/// time: from then on the watcher keeps the node ineligible, proves it, makes it eligible, and completes the launch
-/// hook. Where Nomad knows `client.default_ineligible` (2.0.3) the node is ineligible from its first breath; older
+/// time: from then on the watcher keeps a client ineligible, proves the node, makes it eligible, and completes the
+/// launch hook. Where Nomad knows `client.default_ineligible` (2.0.3) the node is ineligible from its first breath; older
 /// ones are made so as soon as their API answers.
 pub fn hold_back(files: &Files) -> Result<(), FileError> {
     Journal::new(files).set_arriving(true)

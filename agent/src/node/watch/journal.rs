@@ -12,8 +12,8 @@ use crate::host::{FileError, Files};
 pub const JOURNAL: &str = "/var/lib/cos-agent/watch.json";
 /// What an operator asked for; it outlives a reboot.
 pub const REQUEST: &str = "/var/lib/cos-agent/request.json";
-/// There while the node has yet to prove that it is ready. A reboot ends it.
-pub const ARRIVING: &str = "/run/cos-agent/arriving";
+/// There while the node has yet to prove that it is ready. One that reboots meanwhile has yet to.
+pub const ARRIVING: &str = "/var/lib/cos-agent/arriving";
 /// Held by whoever acts on the node: one at a time.
 pub const LOCK: &str = "/run/cos-agent/watch.lock";
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::node::config::{OnRebalance, Role};
+use crate::node::config::{OnRebalance, Role, WatchSettings};
 use crate::node::render::Record;
 
 /// How often each source is asked.
@@ -72,35 +72,48 @@ pub struct WatchSpec {
 }
 
 impl WatchSpec {
-    /// What a node does of which its user said nothing, by what `apply` made of it.
+    /// What a node does, by what `apply` made of it. One that is not watched may be drained by hand all the same.
     pub fn of(record: &Record) -> Self {
         let servers = |role, servers: Option<u32>| record.roles.has(role).then(|| servers.unwrap_or(1));
         Self {
             nomad_client: record.roles.has(Role::NomadClient),
             nomad_server: servers(Role::NomadServer, record.nomad_servers),
             consul_server: servers(Role::ConsulServer, record.consul_servers),
-            ..Self::client()
+            ..Self::client_with(record.watch.clone().unwrap_or_default())
         }
     }
 
     /// A client with every default.
     pub fn client() -> Self {
+        Self::client_with(WatchSettings::default())
+    }
+
+    fn client_with(settings: WatchSettings) -> Self {
+        let WatchSettings {
+            hold_until_ready,
+            ready_deadline,
+            launch_hook,
+            rebalance,
+            drain_deadline,
+            scheduled_event_lead,
+            termination_hook,
+        } = settings;
         Self {
             nomad_client: true,
             nomad_server: None,
             consul_server: None,
-            rebalance: OnRebalance::Ineligible,
-            drain: Duration::from_mins(15),
+            rebalance,
+            drain: drain_deadline,
             shutdown_drain: Duration::from_secs(90),
-            scheduled_lead: Duration::from_mins(15),
+            scheduled_lead: scheduled_event_lead,
             server_patience: Duration::from_mins(30),
             ignore_system_jobs: false,
             consul_maintenance: false,
             drain_by_signal: true,
-            hold_until_ready: true,
-            ready_deadline: Duration::from_mins(5),
-            launch_hook: None,
-            termination_hook: None,
+            hold_until_ready,
+            ready_deadline,
+            launch_hook,
+            termination_hook,
             intervals: Intervals::default(),
         }
     }

@@ -125,6 +125,7 @@ impl Node {
             mounts: Vec::new(),
             dns: None,
             registries: Vec::new(),
+            watch: None,
         };
         let write = |path: &str, text: &[u8]| files.write_atomic(path, text, 0o644).unwrap();
         write(RECORD, &serde_json::to_vec(&record).unwrap());

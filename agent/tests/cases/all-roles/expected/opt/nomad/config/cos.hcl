@@ -6,7 +6,7 @@ bind_addr = "0.0.0.0"
 log_level = "info"
 disable_update_check = true
 leave_on_interrupt = false
-leave_on_terminate = false
+leave_on_terminate = true
 
 advertise {
   http = "192.0.2.10"

@@ -10,7 +10,7 @@ log_rotate_bytes = 104857600
 log_rotate_max_files = 7
 disable_update_check = true
 leave_on_interrupt = false
-leave_on_terminate = false
+leave_on_terminate = true
 
 advertise {
   http = "192.0.2.10"
