@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use super::diff::{Change, ChangeSet};
+use super::change::{Change, ChangeSet};
 use super::execute::{ExecuteError, Executor, file, serve};
 use super::judge::JudgeError;
 use crate::host::{FileError, Files};

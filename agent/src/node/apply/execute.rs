@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Gid, Uid, fchown};
 use thiserror::Error;
 
-use super::diff::Change;
+use super::change::Change;
 use super::judge::JudgeError;
 use super::stamp::{self, Stamp};
 use crate::host::{FileError, Files, ProgramError};

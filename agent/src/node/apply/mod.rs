@@ -2,6 +2,7 @@
 //! Touches `host` and the service manager.
 
 mod carry_out;
+mod change;
 mod diff;
 mod execute;
 mod judge;
@@ -10,7 +11,8 @@ mod stamp;
 mod verdict;
 
 pub(crate) use carry_out::Listeners;
-pub use diff::{Change, ChangeSet, Content, diff};
+pub use change::{Change, ChangeSet, Content};
+pub use diff::diff;
 pub use execute::{ExecuteError, Executor, Ports};
 pub use judge::{JudgeError, judge, validators, write_tree};
 pub(crate) use observe::{Conditions, conditions, observe_after};
