@@ -17,6 +17,7 @@ use crate::node::commands::{CheckArguments, ExplainArguments, RenderArguments, S
 use crate::node::disks::cli::DisksArguments;
 use crate::node::doctor::DoctorArguments;
 use crate::node::drain::cli::{DrainArguments, EligibleArguments, LeaveArguments};
+use crate::node::reconcile::ReconcileArguments;
 use crate::node::report::ReportArguments;
 use crate::node::shims::{Shim, ShimArguments};
 use crate::node::watch::cli::WatchArguments;
@@ -69,6 +70,10 @@ pub enum Command {
     #[command(after_help = "Example: cos-agent apply --dry-run\n\n\
         Called by user-data; running it again changes only what is not as it should be.")]
     Apply(ApplyArguments),
+    /// Put right what is no longer what it should be, as far as nothing has to start or stop for it; tell the rest.
+    #[command(after_help = "Example: cos-agent reconcile --dry-run\n\n\
+        The watcher calls it every quarter of an hour, by which rotated certificates and tokens reach the node.")]
+    Reconcile(ReconcileArguments),
     /// Check node configurations without an instance.
     #[command(
         after_help = "Example: cos-agent check node.yaml\n         cos-agent check --over node.yaml node.d/50-pool.yaml\n\n\
@@ -206,6 +211,7 @@ impl Command {
             Self::Verify(arguments) => Ok(verify(&arguments)?),
             Self::Seal(arguments) => Ok(seal(&arguments)?),
             Self::Apply(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
+            Self::Reconcile(arguments) => Ok(arguments.run(&mut io::stdout())?),
             Self::Check(arguments) => Ok(arguments.run(&mut io::stdout(), &mut io::stderr())?),
             Self::RunConsul(arguments) => {
                 Ok(arguments.run(Shim::Consul, &mut io::stdout(), &mut io::stderr())?)

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::cloud::{ParameterStore, client, group_size};
+use super::cloud::ParameterStore;
 use super::commands::{self, print_json, told};
-use super::config;
 use super::error::NodeError;
 use super::health::{self, Ecr, LocalApis, LocalConsul, Probes, System};
+use super::lock::{self, Lock};
 use super::log::{Defaults, Log};
 use super::pipeline::{self, Applied, Environment, Mode};
 use super::render::{RECORD, Record};
@@ -94,6 +94,10 @@ impl ApplyArguments {
                 "--root other than / goes with --dry-run only: services of another root cannot be started";
             return Err(NodeError::Usage(message.to_owned()));
         }
+        let _lock = match mode {
+            Mode::Execute => Some(Lock::wait(files, lock::APPLY, self.deadline)?),
+            Mode::DryRun => None,
+        };
         let timeline = Timeline::new();
         let ended = self.pass(mode, besides, files, &timeline, log);
         if mode == Mode::Execute {
@@ -165,14 +169,12 @@ impl ApplyArguments {
         }
         // Without a metadata service there was an error above.
         let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
-        let aws = client(&self.imds, &facts);
-        let mut spec = config::resolve(&config, &facts, group_size(&config, &facts, &aws)?)?;
         let manager = manage();
         if mode == Mode::Execute && manager.is_none() {
             return Err(NodeError::NoServiceManager);
         }
         let outlook = outlook?;
-        spec.settle_dns(&outlook.resolver)?;
+        let (spec, aws) = pipeline::spec_of(&config, &facts, &self.imds, &outlook)?;
         let environment = Environment {
             files,
             programs: &programs,

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::apply::{ExecuteError, JudgeError, ObserveError};
 use super::config::{Faults, ResolveError};
 use super::disks::DisksError;
+use super::lock::LockError;
 use super::render::dns::DnsRefusal;
 use super::render::{self, RenderError, VersionError};
 use super::secrets::SecretsError;
@@ -92,6 +93,9 @@ pub enum NodeError {
     /// Watching, draining or leaving came to a bad end.
     #[error(transparent)]
     Watch(#[from] WatchError),
+    /// Another process changes this node.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// Nothing starts services here.
     #[error("this machine runs neither systemd nor System V scripts")]
     NoServiceManager,

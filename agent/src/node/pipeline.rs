@@ -22,6 +22,7 @@ use super::secrets::{Fetched, Secrets};
 use super::services::ServiceManager;
 use super::sources::resolver::{self, ResolverFacts};
 use super::sources::{Gathered, Imds, InstanceFacts, Sources, gather};
+use crate::aws::Client;
 use crate::host::{FileError, Files, ProgramError, Programs};
 
 /// What can be learnt of a machine while the metadata service has yet to answer.
@@ -332,13 +333,38 @@ pub(super) fn carry_out(
     Ok(())
 }
 
-/// What `apply` would change, without anybody judging it.
-pub(super) fn drift(
+/// The node that a configuration makes of this instance, and AWS as the instance reaches it.
+pub(super) fn spec_of(
+    config: &NodeConfig,
+    facts: &InstanceFacts,
+    imds: &str,
+    outlook: &Outlook,
+) -> Result<(NodeSpec, Client), NodeError> {
+    let aws = client(imds, facts);
+    let mut spec = config::resolve(config, facts, group_size(config, facts, &aws)?)?;
+    spec.settle_dns(&outlook.resolver)?;
+    Ok((spec, aws))
+}
+
+/// What a node should be and what it is, without anybody having judged it.
+pub(super) struct Compared {
+    /// What it should be.
+    pub(super) desired: DesiredState,
+    /// What it is.
+    pub(super) observed: Observed,
+    /// What is installed.
+    pub(super) versions: Versions,
+    /// What must not be told.
+    pub(super) secrets: Fetched,
+}
+
+/// Compares a node that was configured before with its configuration.
+pub(super) fn compare(
     files: &Files,
     manager: Option<&dyn ServiceManager>,
     programs: &(dyn Programs + Sync),
     imds: &Imds,
-) -> Result<ChangeSet, NodeError> {
+) -> Result<Compared, NodeError> {
     let timeline = Timeline::new();
     let parameters = ParameterStore { imds: imds.base() };
     let sources = Sources {
@@ -350,10 +376,8 @@ pub(super) fn drift(
     let (config, gathered) = configure(&sources, &timeline, &mut |_| Ok(()))?;
     // Without a metadata service there was an error above.
     let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
-    let aws = client(imds.base(), &facts);
-    let mut spec = config::resolve(&config, &facts, group_size(&config, &facts, &aws)?)?;
     let outlook = look_ahead(files, manager, programs, &timeline)?;
-    spec.settle_dns(&outlook.resolver)?;
+    let (spec, aws) = spec_of(&config, &facts, imds.base(), &outlook)?;
     let installed = Installed {
         versions: render::recognise(outlook.versions, files, programs, &timeline)?.versions,
         accounts: Accounts::read(files)?,
@@ -361,7 +385,12 @@ pub(super) fn drift(
     let secrets = Fetched::fetch(&spec, &aws, files)?;
     let desired = render::render(&spec, &installed, &secrets)?;
     let observed = observe_after(outlook.conditions.as_ref(), &desired, files, manager)?;
-    Ok(diff(&desired, &observed))
+    Ok(Compared {
+        desired,
+        observed,
+        versions: installed.versions,
+        secrets,
+    })
 }
 
 impl Planned {

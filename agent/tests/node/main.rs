@@ -17,6 +17,7 @@ mod guide;
 mod health;
 mod imds;
 mod products;
+mod reconcile;
 mod secrets;
 mod settings;
 mod sources;

@@ -136,7 +136,7 @@ pub enum Change {
 
 impl Change {
     /// The file that it changes.
-    pub(super) fn path(&self) -> Option<&str> {
+    pub(crate) fn path(&self) -> Option<&str> {
         match self {
             Self::Write { path, .. } | Self::Remove { path } => Some(path),
             _ => None,

@@ -264,6 +264,7 @@ mod tests {
         let with = RunsWith {
             digest: String::new(),
             files: vec!["/etc/cos/dns.nft".to_owned(), path.clone()],
+            once: Vec::new(),
             reloads: None,
         };
         let mut desired = DesiredState::default();

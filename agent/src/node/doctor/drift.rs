@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Case, Finding};
+use crate::node::apply::diff;
 use crate::node::pipeline;
 use crate::node::report::{BootReport, Outcome};
 use crate::node::services;
@@ -18,13 +19,13 @@ pub(super) fn check(case: &Case) -> Vec<Finding> {
     let mut findings: Vec<Finding> = last_apply(case).into_iter().collect();
     let manager = services::detect(case.files(), case.programs());
     let imds = Imds::new(&case.patient.imds, BUDGET);
-    let changes = pipeline::drift(
+    let compared = pipeline::compare(
         case.files(),
         manager.as_deref(),
         case.patient.programs.as_ref(),
         &imds,
     );
-    match changes {
+    match compared.map(|compared| diff(&compared.desired, &compared.observed)) {
         Ok(changes) if changes.0.is_empty() => {}
         Ok(changes) => {
             let told: Vec<String> = changes.0.iter().take(TOLD).map(ToString::to_string).collect();

@@ -129,8 +129,18 @@ pub struct RunsWith {
     pub digest: String,
     /// Files of that digest by content, keys of [`DesiredState::files`].
     pub files: Vec<String>,
+    /// Files of that digest by their mere presence, keys of [`DesiredState::files`].
+    pub once: Vec<String>,
     /// What it reads again when it is asked to reload, if it can do that at all.
     pub reloads: Option<Reloads>,
+}
+
+impl RunsWith {
+    /// Every file that it reads.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = &String> {
+        let again = self.reloads.iter().flat_map(|reloads| &reloads.files);
+        self.files.iter().chain(&self.once).chain(again)
+    }
 }
 
 /// Files that a running unit reads again when it is asked to, also where none of them is there at the moment.
@@ -153,6 +163,19 @@ pub struct DesiredState {
     pub links: BTreeMap<String, String>,
     /// Units that COS decides about on this role; the others stay as they are.
     pub units: BTreeMap<Unit, DesiredUnit>,
+}
+
+impl DesiredState {
+    /// Takes a unit out, with all that it reads and the folder of its state: they stay as they are.
+    pub(crate) fn leave_alone(&mut self, unit: Unit) {
+        if let Some(DesiredUnit::Running(Some(with))) = self.units.remove(&unit) {
+            for path in with.reads() {
+                self.files.remove(path);
+            }
+        }
+        self.directories
+            .retain(|_, directory| directory.state_of != Some(unit));
+    }
 }
 
 /// When a unit reads a file.
@@ -191,6 +214,7 @@ pub(super) fn running(
     DesiredUnit::Running(Some(RunsWith {
         digest: digest(start.as_bytes()),
         files: paths(Reads::AtStart),
+        once: paths(Reads::Once),
         reloads: (!reloads.is_empty()).then(|| Reloads {
             digest: digest(reload.as_bytes()),
             files: reloads,

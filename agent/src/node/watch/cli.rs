@@ -11,8 +11,9 @@ use super::error::WatchError;
 use super::event::Lines;
 use super::hook::LifecycleActions;
 use super::notify::Notify;
-use super::this_node::{Lock, NodeArguments, ThisNode};
+use super::this_node::{NodeArguments, ThisNode};
 use crate::node::NodeError;
+use crate::node::lock::{self, Lock};
 use crate::node::sources::imds;
 
 /// Watch for notices that this node must go, and see to it.
@@ -49,7 +50,7 @@ impl WatchArguments {
                 engine.preview();
             });
         }
-        let Some(_lock) = Lock::take(&node.files)? else {
+        let Some(_lock) = Lock::take(&node.files, lock::WATCH)? else {
             return Err(WatchError::Locked.into());
         };
         let notify = Notify::to(socket);

@@ -1,29 +1,19 @@
 //! Owns what can go wrong with watching, draining and leaving, in words.
 //! Touches nothing.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use super::journal::LOCK;
 use crate::host::FileError;
+use crate::node::lock::WATCH;
 
 /// `watch`, `drain`, `eligible` or `leave` came to a bad end.
 #[derive(Debug, Error)]
 pub enum WatchError {
     /// Another process acts on this node.
-    #[error("another cos-agent acts on this node: it holds {LOCK}")]
+    #[error("another cos-agent acts on this node: it holds {WATCH}")]
     Locked,
-    /// Whether another process does so could not be told.
-    #[error("could not take {}", path.display())]
-    Lock {
-        /// The lock's file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
     /// Signals cannot be waited for.
     #[error("could not wait for signals")]
     Signals(#[source] nix::Error),

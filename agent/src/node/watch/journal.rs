@@ -14,8 +14,6 @@ pub const JOURNAL: &str = "/var/lib/cos-agent/watch.json";
 pub const REQUEST: &str = "/var/lib/cos-agent/request.json";
 /// There while the node has yet to prove that it is ready. One that reboots meanwhile has yet to.
 pub const ARRIVING: &str = "/var/lib/cos-agent/arriving";
-/// Held by whoever acts on the node: one at a time.
-pub const LOCK: &str = "/run/cos-agent/watch.lock";
 
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 const VERSION: u32 = 1;

@@ -42,7 +42,7 @@ pub use gate::{Gate, HealthGate, Verdict, hold_back, may_join};
 pub use hook::{
     ActionResult, CallError, GroupInstance, LifecycleActions, LifecycleHook, OpenHook, Transition,
 };
-pub use journal::{ARRIVING, JOURNAL, Journal, LOCK, REQUEST, State};
+pub use journal::{ARRIVING, JOURNAL, Journal, REQUEST, State};
 pub use machine::{Machine, SystemMachine};
 pub use notice::{
     EventCode, Posture, Rebalance, Request, ScheduledEvent, Shutdown, SpotAction, SpotNotice, Target,

@@ -1,7 +1,6 @@
-//! Owns putting the real ports together, for the daemon and for commands by hand; and that one process at a time
-//! acts on the node. Touches what the ports touch, and the lock.
+//! Owns putting the real ports together, for the daemon and for commands by hand.
+//! Touches what the ports touch.
 
-use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -13,7 +12,7 @@ use super::error::WatchError;
 use super::event::Tell;
 use super::gate::HealthGate;
 use super::hook::LifecycleActions;
-use super::journal::{Journal, LOCK};
+use super::journal::Journal;
 use super::machine::SystemMachine;
 use super::notify::Notify;
 use super::source::NoticeSource;
@@ -132,45 +131,5 @@ impl<'a> ThisNode<'a> {
             engine.ask_nobody();
         }
         Ok(act(&mut engine))
-    }
-}
-
-/// Held while a process acts on the node; the kernel lets go of it when the process ends, however it does.
-#[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
-
-impl Lock {
-    /// The lock; none if another process holds it.
-    pub(crate) fn take(files: &Files) -> Result<Option<Self>, WatchError> {
-        let path = files.locate(LOCK);
-        let lock = |source| WatchError::Lock {
-            path: path.clone(),
-            source,
-        };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(lock)?;
-        }
-        let file = File::create(&path).map_err(lock)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(source)) => Err(lock(source)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_at_a_time_holds_the_lock() {
-        let root = tempfile::tempdir().unwrap();
-        let files = Files::new(root.path());
-        let first = Lock::take(&files).unwrap();
-        assert!(first.is_some());
-        assert!(Lock::take(&files).unwrap().is_none());
-        drop(first);
-        assert!(Lock::take(&files).unwrap().is_some());
     }
 }

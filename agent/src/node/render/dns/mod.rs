@@ -326,6 +326,7 @@ impl DnsPlan {
         let with = RunsWith {
             digest: digest(together.concat().as_bytes()),
             files: files.iter().map(|path| (*path).to_owned()).collect(),
+            once: Vec::new(),
             reloads: None,
         };
         self.units.insert(unit, DesiredUnit::Running(Some(with)));
