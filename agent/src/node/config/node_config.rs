@@ -12,8 +12,8 @@ use super::roles::Roles;
 use super::values::{
     AbsolutePath, AccessPointId, Account, BootstrapExpect, ClientIntroduction, ConsulDatacenter,
     DefaultPolicy, DeviceName, DnsMode, EnvironmentName, FileSystem, FileSystemId, Format, HookName,
-    LogLevel, MetaKey, MountOptions, NodePool, NomadName, OnRebalance, OptionKey, ParameterName, PlainText,
-    Region, RetryJoin, SecretSource, StandardStream, UserName, VolumeId, VolumeName,
+    LogLevel, MetaKey, MountOptions, NodePool, NomadName, OnDrift, OnRebalance, OptionKey, ParameterName,
+    PlainText, Region, RetryJoin, SecretSource, StandardStream, UserName, VolumeId, VolumeName,
 };
 
 record! {
@@ -385,6 +385,9 @@ record! {
         scheduled_event_lead: Option<Duration>,
         /// Termination hook of the Auto Scaling group, which goes on when the node has left; found by itself if absent.
         hook: Option<HookName>,
+        /// What is done, every quarter of an hour, about files and secrets that are no longer what they should be;
+        /// repair if absent.
+        drift: Option<OnDrift>,
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::resolve::VPC_RESOLVER;
 use super::roles::Roles;
-use super::values::{ClientIntroduction, DefaultPolicy, LogLevel, OnRebalance, SecretSource};
+use super::values::{ClientIntroduction, DefaultPolicy, LogLevel, OnDrift, OnRebalance, SecretSource};
 use crate::node::disks::Request;
 use crate::node::render::dns::{self, DnsRefusal, DnsSpec};
 use crate::node::sources::resolver::ResolverFacts;
@@ -60,6 +60,8 @@ pub struct WatchSettings {
     pub scheduled_event_lead: Duration,
     /// Termination hook; found by itself if absent and the group has only one.
     pub termination_hook: Option<String>,
+    /// What is done about files and secrets that are no longer what they should be.
+    pub drift: OnDrift,
 }
 
 impl Default for WatchSettings {
@@ -72,6 +74,7 @@ impl Default for WatchSettings {
             drain_deadline: Duration::from_mins(15),
             scheduled_event_lead: Duration::from_mins(15),
             termination_hook: None,
+            drift: OnDrift::Repair,
         }
     }
 }

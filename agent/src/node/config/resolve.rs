@@ -84,6 +84,7 @@ fn watch(config: &NodeConfig) -> Option<WatchSettings> {
         drain_deadline: watch.drain_deadline.unwrap_or(default.drain_deadline),
         scheduled_event_lead: watch.scheduled_event_lead.unwrap_or(default.scheduled_event_lead),
         termination_hook: watch.hook.as_ref().map(ToString::to_string),
+        drift: watch.drift.unwrap_or(default.drift),
     })
 }
 

@@ -189,6 +189,7 @@ fn unwatched(root: &Node, config: &NodeConfig, reader: &mut Reader) {
         "watch.drain_deadline",
         "watch.scheduled_event_lead",
         "watch.hook",
+        "watch.drift",
     ];
     if config.watch.enabled != Some(false) {
         return;

@@ -286,6 +286,18 @@ words! {
 }
 
 words! {
+    /// What is done about a node that is no longer what its configuration says, its parameters' values included.
+    pub enum OnDrift {
+        /// What needs no unit to start or stop is put right, the rest is told.
+        Repair = "repair",
+        /// It is told.
+        Report = "report",
+        /// Nobody looks.
+        Ignore = "ignore",
+    }
+}
+
+words! {
     /// What a node does when EC2 recommends to leave it for another.
     pub enum OnRebalance {
         /// It takes no new jobs.

@@ -74,13 +74,7 @@ impl Reconciled {
             .iter()
             .map(|change| format!("{did} {change}"))
             .collect();
-        for pending in &self.pending {
-            lines.push(format!(
-                "{} waits for cos-agent apply: {}",
-                pending.unit,
-                pending.changes.join("; ")
-            ));
-        }
+        lines.extend(self.pending.iter().map(ToString::to_string));
         if lines.is_empty() {
             lines.push("the node is what it should be".to_owned());
         }

@@ -2,6 +2,7 @@
 //! Touches nothing.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,17 @@ pub struct Pending {
     pub unit: String,
     /// What would be changed, in order; or why it cannot be.
     pub changes: Vec<String>,
+}
+
+impl fmt::Display for Pending {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { unit, changes } = self;
+        write!(
+            formatter,
+            "{unit} waits for cos-agent apply: {}",
+            changes.join(", ")
+        )
+    }
 }
 
 impl Pending {

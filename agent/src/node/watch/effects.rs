@@ -15,6 +15,7 @@ use super::progress::{Found, Hook, Outcome};
 use super::source::NoticeSource;
 use super::spec::WatchSpec;
 use super::time::Timestamp;
+use super::upkeep::Upkeep;
 use crate::node::drain::{ApiError, Consul, DrainView, Nomad, Raft, Services, may_leave};
 
 const NOMAD: &str = "nomad";
@@ -32,6 +33,8 @@ pub struct Ports<'a> {
     pub services: &'a dyn Services,
     /// Auto Scaling's API; none where nobody speaks to it.
     pub lifecycle: Option<&'a dyn LifecycleActions>,
+    /// Whoever compares the node with its configuration; none where nobody does.
+    pub upkeep: Option<&'a mut dyn Upkeep>,
     /// What the node must prove.
     pub gate: &'a dyn Gate,
     /// The machine itself.

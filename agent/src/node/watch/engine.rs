@@ -9,6 +9,7 @@ use super::clock::Stop;
 use super::decide::{self, Next};
 use super::effects::{self, Context, Ports};
 use super::event::Event;
+use super::hear::spread;
 use super::journal::{Journal, State};
 use super::notice::{Posture, Shutdown};
 use super::progress::{Found, Hook, Outcome};
@@ -16,6 +17,7 @@ use super::say::{Left, Told};
 use super::source::Schedule;
 use super::spec::WatchSpec;
 use super::time::Timestamp;
+use super::upkeep::Diary;
 use crate::host::FileError;
 
 /// What a shutdown may cost beyond its drain.
@@ -52,6 +54,7 @@ pub struct Engine<'a> {
     retries: Retries,
     pub(super) schedule: Schedule,
     pub(super) told: Told,
+    pub(super) diary: Diary,
     /// When the request was made that was fulfilled last: it may outlive its end where files cannot be removed.
     pub(super) fulfilled: Option<Timestamp>,
     /// Whether the mark of a node that is not ready could not be removed.
@@ -67,7 +70,9 @@ impl<'a> Engine<'a> {
     /// A watcher that goes on from the journal.
     pub fn new(spec: &'a WatchSpec, ports: Ports<'a>, journal: Journal<'a>) -> Result<Self, FileError> {
         let (state, fault) = journal.load()?;
-        let schedule = Schedule::new(spec.intervals, ports.clock.ticks());
+        let ticks = ports.clock.ticks();
+        let schedule = Schedule::new(spec.intervals, ticks);
+        let boot = state.boot.clone();
         let resumed = state.progress != super::progress::Progress::default();
         let mut engine = Self {
             spec,
@@ -77,6 +82,7 @@ impl<'a> Engine<'a> {
             retries: Retries::default(),
             schedule,
             told: Told::default(),
+            diary: Diary::new(ticks + spread(&boot, spec.intervals.drift)),
             fulfilled: None,
             arrived: false,
             stop_by: None,
@@ -128,6 +134,7 @@ impl<'a> Engine<'a> {
             }
             self.hear();
             let wish = self.wish();
+            self.keep_up(&wish);
             let next = self.decide(&wish);
             row += 1;
             if let Some(step) = next.step.filter(|_| row < BREATHLESS) {
@@ -145,7 +152,8 @@ impl<'a> Engine<'a> {
                 Until::Settled(by) if now >= by => return self.end(Ended::Late),
                 _ => {}
             }
-            let mut pause = self.schedule.pause(self.ports.clock.ticks());
+            let ticks = self.ports.clock.ticks();
+            let mut pause = self.schedule.pause(ticks).min(self.diary.pause(ticks));
             let limits = [
                 next.wake,
                 self.stop_by,

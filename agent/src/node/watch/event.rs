@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::action::Step;
 use super::notice::Posture;
 use super::time::Timestamp;
+use crate::node::reconcile::Pending;
 
 /// Something worth a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -75,6 +76,15 @@ pub enum Event {
         /// What is wrong; nothing if it is well again.
         problem: Option<String>,
     },
+    /// The node was not what its configuration says.
+    Reconciled {
+        /// Whether what could be put right was only told.
+        dry_run: bool,
+        /// What was put right, or could be.
+        repaired: Vec<String>,
+        /// What waits for an operator.
+        pending: Vec<Pending>,
+    },
     /// Something else is not as it should be.
     Warning {
         /// What.
@@ -114,6 +124,22 @@ impl fmt::Display for Event {
                 }
             }
             Self::Action { step } => write!(formatter, "action: {step}"),
+            Self::Reconciled {
+                dry_run,
+                repaired,
+                pending,
+            } => {
+                let mut said = Vec::new();
+                if !repaired.is_empty() {
+                    let verb = if *dry_run { "could put right" } else { "put right" };
+                    said.push(format!("{verb}: {}", repaired.join("; ")));
+                }
+                said.extend(pending.iter().map(ToString::to_string));
+                if said.is_empty() {
+                    said.push("the node is what it should be again".to_owned());
+                }
+                formatter.write_str(&said.join("; "))
+            }
             Self::Failed { what, reason, again } => {
                 write!(formatter, "could not {what}: {reason}")?;
                 match again {

@@ -13,6 +13,15 @@ use super::source::Source;
 /// How long Auto Scaling's API is left alone when it does not know the instance.
 const NO_GROUP: Duration = Duration::from_hours(6);
 
+/// Some part of an interval: nodes that were launched together must not ask together, so the machine's own boot
+/// spreads them.
+pub(super) fn spread(boot: &str, interval: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    boot.hash(&mut hasher);
+    let share = u32::try_from(hasher.finish() % 1024).unwrap_or(0);
+    interval / 1024 * share
+}
+
 impl Engine<'_> {
     /// Asks every source that is due, and looks at the markers; remembers what is new.
     pub(super) fn hear(&mut self) {
@@ -89,11 +98,7 @@ impl Engine<'_> {
         if self.ports.lifecycle.is_none() || self.schedule.asks_group() {
             return;
         }
-        // Nodes that were launched together must not ask together: the machine's own boot spreads them.
-        let mut hasher = DefaultHasher::new();
-        self.state.boot.hash(&mut hasher);
-        let share = u32::try_from(hasher.finish() % 1024).unwrap_or(0);
-        let first = self.spec.intervals.group / 1024 * share;
+        let first = spread(&self.state.boot, self.spec.intervals.group);
         self.schedule.ask_group(Some(self.ports.clock.ticks() + first));
     }
 

@@ -29,6 +29,7 @@ mod source;
 mod spec;
 pub(crate) mod this_node;
 mod time;
+mod upkeep;
 
 pub use action::{Action, Retries, Step};
 pub use cause::{Cause, Notices, Seen, Wish, wish};
@@ -53,3 +54,4 @@ pub use progress::{Away, Draining, Found, Hook, Membership, Out, Outcome, Progre
 pub use source::{NoticeSource, Source};
 pub use spec::{Intervals, WatchSpec};
 pub use time::Timestamp;
+pub use upkeep::Upkeep;

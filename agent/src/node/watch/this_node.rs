@@ -17,6 +17,7 @@ use super::machine::SystemMachine;
 use super::notify::Notify;
 use super::source::NoticeSource;
 use super::spec::WatchSpec;
+use super::upkeep::{OwnProcess, Upkeep};
 use crate::host::{Files, RealPrograms};
 use crate::node::NodeError;
 use crate::node::drain::{ConsulAgent, ManagedServices, NOMAD_DATA, NomadAgent};
@@ -113,12 +114,14 @@ impl<'a> ThisNode<'a> {
         );
         let mut source: Box<dyn NoticeSource> =
             Box::new(Imds::new(imds.unwrap_or(imds::DEFAULT_URL), imds::BUDGET));
+        let mut upkeep = OwnProcess::new(imds.unwrap_or(imds::DEFAULT_URL), &arguments.consul);
         let ports = Ports {
             source: source.as_mut(),
             nomad: &nomad,
             consul: &consul,
             services: &ManagedServices::new(manager.as_ref(), &programs, &self.files),
             lifecycle,
+            upkeep: imds.is_some().then_some(&mut upkeep as &mut dyn Upkeep),
             gate: &gate,
             machine: &SystemMachine::new(&self.files, &programs),
             clock: &mut clock,

@@ -10,4 +10,5 @@ mod ports;
 mod process;
 mod real_agents;
 mod stories;
+mod upkeep;
 mod world;

@@ -142,6 +142,7 @@ pub(super) fn bring(
         consul: agents.1,
         services: agents.2,
         lifecycle: None,
+        upkeep: None,
         gate: &Nothing,
         machine: &Nothing,
         clock: &mut clock,

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use cos_agent::node::drain::{ApiError, Consul, DrainView, NodeView, Nomad, Peer, Raft, Services};
+use cos_agent::node::reconcile::Reconciled;
 use cos_agent::node::watch::{
     ActionResult, CallError, Clock, Event, Gate, GroupInstance, LifecycleActions, LifecycleHook, Machine,
-    NoticeSource, Shutdown, Stop, Tell, Timestamp, Transition, Verdict,
+    NoticeSource, Shutdown, Stop, Tell, Timestamp, Transition, Upkeep, Verdict,
 };
 
 use super::world::{Api, Drain, Inner, START, World};
@@ -49,6 +50,22 @@ impl NoticeSource for World {
             return Err("the connection is refused".to_owned());
         }
         Ok(inner.documents.get(path).map(|text| text.clone().into_bytes()))
+    }
+}
+
+impl Upkeep for World {
+    fn begin(&mut self, dry_run: bool) -> Result<(), String> {
+        let mut inner = self.inner.borrow_mut();
+        let second = inner.second();
+        inner.compared.push((second, dry_run));
+        Ok(())
+    }
+
+    fn ended(&mut self) -> Option<Result<Reconciled, String>> {
+        let inner = self.inner.borrow();
+        let (began, _) = *inner.compared.last().unwrap();
+        let (found, takes) = inner.drift.clone();
+        (inner.second() >= began + takes).then_some(found)
     }
 }
 

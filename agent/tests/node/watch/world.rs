@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cos_agent::host::Files;
 use cos_agent::node::drain::{Peer, Raft};
+use cos_agent::node::reconcile::Reconciled;
 use cos_agent::node::watch::{
     ActionResult, Ended, Engine, Journal, LifecycleHook, Notify, Ports, Shutdown, Timestamp, Transition,
     Until, WatchSpec,
@@ -95,6 +96,10 @@ pub(crate) struct Inner {
     /// Let this effect fail this often.
     pub(crate) fail: Option<(u32, u32)>,
     pub(crate) said: Vec<String>,
+    /// Seconds in which somebody began to compare the node with its configuration, and whether only to tell.
+    pub(crate) compared: Vec<(u64, bool)>,
+    /// What that finds, and how many seconds it takes.
+    pub(crate) drift: (Result<Reconciled, String>, u64),
 }
 
 /// The watcher was killed.
@@ -287,6 +292,8 @@ impl World {
             kill: None,
             fail: None,
             said: Vec::new(),
+            compared: Vec::new(),
+            drift: (Ok(Reconciled::default()), 0),
         };
         Self {
             inner: Rc::new(RefCell::new(inner)),
@@ -340,13 +347,14 @@ impl World {
             },
             self.clone(),
         );
-        let notify = Notify::default();
+        let (notify, mut upkeep) = (Notify::default(), self.clone());
         let ports = Ports {
             source: &mut source,
             nomad: self,
             consul: &ConsulSide(self),
             services: self,
             lifecycle: Some(self),
+            upkeep: Some(&mut upkeep),
             gate: self,
             machine: self,
             clock: &mut clock,
