@@ -1,7 +1,8 @@
-//! Owns the calls of EC2: tags of a resource, volumes of an instance, and whether instances may be described.
-//! Touches AWS. Nodes need neither in the usual case: the metadata service tells tags, devices tell their volumes.
+//! Owns the calls of EC2: tags of a resource, volumes of an instance, instances by a tag and whether those may be told.
+//! Touches AWS. Nodes need none in the usual case: the metadata service tells tags, devices tell their volumes.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use roxmltree::Node;
 
@@ -53,6 +54,33 @@ impl Client {
                 _ => Err(error),
             },
         }
+    }
+
+    /// DescribeInstances that run or are about to, with this tag: their private addresses.
+    pub fn describe_instances_by_tag(&self, key: &str, value: &str) -> Result<Vec<Ipv4Addr>, AwsError> {
+        let form = filter(
+            Form::new("DescribeInstances", VERSION),
+            &format!("tag:{key}"),
+            value,
+        );
+        let form = form
+            .with("Filter.2.Name", "instance-state-name")
+            .with("Filter.2.Value.1", "pending")
+            .with("Filter.2.Value.2", "running");
+        self.pages(
+            Service::Ec2,
+            "ec2:DescribeInstances",
+            &form,
+            "NextToken",
+            |root| {
+                let reservations = list(root, "reservationSet", "item").into_iter();
+                let instances =
+                    reservations.flat_map(|reservation| list(reservation, "instancesSet", "item"));
+                // One that is pending may have none yet.
+                let addresses = instances.filter_map(|instance| field(instance, "privateIpAddress"));
+                addresses.map(|address| address.parse().ok()).collect()
+            },
+        )
     }
 
     /// DescribeVolumes that are attached, or being attached, to one instance.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::bootstrap::Network;
 use super::cloud::ParameterStore;
 use super::commands::{self, print_json, told};
 use super::error::NodeError;
@@ -175,11 +176,16 @@ impl ApplyArguments {
         }
         let outlook = outlook?;
         let (spec, aws) = pipeline::spec_of(&config, &facts, &self.imds, &outlook)?;
+        let consul = LocalConsul::new(&self.consul);
         let environment = Environment {
             files,
             programs: &programs,
             manager: manager.as_deref(),
-            consul: &LocalConsul::new(&self.consul),
+            consul: &consul,
+            neighbours: Some(&Network {
+                aws: &aws,
+                consul: &consul,
+            }),
             secrets: &aws,
             deadline: self.deadline,
             timeline,
@@ -205,7 +211,7 @@ impl ApplyArguments {
         pipeline::bring_up_disks(&spec, &environment, &mut |planned| {
             let _ = writeln!(log, "{}", planned.step);
         })?;
-        let carried_out = pipeline::carry_out(&planned, &environment, &mut |change| {
+        let carried_out = pipeline::carry_out(&spec, &planned, &environment, &mut |change| {
             // What was done counts, not whether somebody reads it.
             let _ = writeln!(log, "{change}");
         });

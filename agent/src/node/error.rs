@@ -181,7 +181,7 @@ impl NodeError {
                 source: ProgramError::Failed { .. },
                 ..
             })
-            | Self::Execute(ExecuteError::Refused(_)) => 2,
+            | Self::Execute(ExecuteError::Refused(_) | ExecuteError::SecondCluster { .. }) => 2,
             Self::Disks(error) => error.exit_code(),
             _ => 6,
         }
@@ -209,6 +209,10 @@ impl NodeError {
             Self::Execute(ExecuteError::Unit { unit, .. }) => {
                 Some(format!("journalctl --unit {} --lines 50", unit.name()))
             }
+            Self::Execute(ExecuteError::SecondCluster { unit, .. }) => Some(format!(
+                "say in {}.bootstrap_expect how many servers there should be: then it joins those that it finds",
+                unit.name()
+            )),
             Self::Dns(_) => Some("dns.consul: automatic takes what the machine has".to_owned()),
             Self::Kept(_) => Some("remove it, and call run-consul and run-nomad again".to_owned()),
             Self::NeverApplied => Some("run cos-agent apply first".to_owned()),

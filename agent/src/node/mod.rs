@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod apply;
+mod bootstrap;
 pub mod cli;
 mod cloud;
 pub mod commands;
@@ -35,6 +36,7 @@ use render::{Installed, Versions};
 use secrets::Fetched;
 use sources::InstanceFacts;
 
+pub use bootstrap::Neighbours;
 pub use error::NodeError;
 pub use pipeline::{
     Applied, Environment, Mode, Outlook, Planned, apply_spec, apply_spec_with_last_words, configure,

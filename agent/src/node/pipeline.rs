@@ -10,6 +10,7 @@ use super::apply::{
     self, Change, ChangeSet, Conditions, ExecuteError, Executor, JudgeError, Judgement, Listeners, Observed,
     Ports, Verdicts, diff, judge, observe_after,
 };
+use super::bootstrap::{self, Discovery, Neighbours};
 use super::cloud::{ParameterStore, client, group_size};
 use super::config::{self, NodeConfig, NodeSpec, Roles};
 use super::disks;
@@ -94,6 +95,8 @@ pub struct Environment<'a> {
     pub manager: Option<&'a dyn ServiceManager>,
     /// Consul's API on this machine.
     pub consul: &'a dyn ConsulApi,
+    /// Other servers, for one that would elect itself; without them it is not looked for any.
+    pub neighbours: Option<&'a dyn Neighbours>,
     /// Where the node's secrets are kept.
     pub secrets: &'a dyn Secrets,
     /// How long all waits together may take.
@@ -275,7 +278,7 @@ pub fn apply_spec_with_last_words(
     };
     let done = match mode {
         Mode::Execute => bring_up_disks(spec, environment, &mut |_| {})
-            .and_then(|()| carry_out(&planned, environment, &mut tell)),
+            .and_then(|()| carry_out(spec, &planned, environment, &mut tell)),
         Mode::DryRun => Ok(()),
     };
     let Err(error) = done else {
@@ -297,6 +300,7 @@ pub(super) fn last_words(error: &NodeError, planned: &Planned, environment: &Env
 
 /// Carries out what was planned.
 pub(super) fn carry_out(
+    spec: &NodeSpec,
     planned: &Planned,
     environment: &Environment,
     tell: &mut dyn FnMut(&Change),
@@ -318,9 +322,11 @@ pub(super) fn carry_out(
         consul,
     };
     let refusal = |unit| refusal(unit, planned, environment);
+    let guard = |unit| guard(unit, spec, environment);
     let mut listeners = Listeners {
         tell,
         refusal: &refusal,
+        guard: &guard,
         timeline,
     };
     Executor::new(ports, deadline).carry_out(&planned.changes, &mut listeners)?;
@@ -411,6 +417,22 @@ impl Applied {
             changes: planned.changes,
             notes: planned.notes,
             milliseconds: start.elapsed().as_millis(),
+        }
+    }
+}
+
+/// Refuses to start a server that would begin a second cluster.
+fn guard(unit: Unit, spec: &NodeSpec, environment: &Environment) -> Result<(), ExecuteError> {
+    let Some(neighbours) = environment.neighbours else {
+        return Ok(());
+    };
+    match bootstrap::look(unit, spec, environment.files, neighbours)? {
+        Discovery::Free => Ok(()),
+        Discovery::Taken(address) => Err(ExecuteError::SecondCluster { unit, address }),
+        Discovery::Unknown(reason) => {
+            let what = format!("other servers of {}", unit.name());
+            environment.timeline.decide(what, "not known", reason);
+            Ok(())
         }
     }
 }

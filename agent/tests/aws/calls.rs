@@ -1,6 +1,7 @@
 //! What each call makes of AWS's answers.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use cos_agent::aws::{Held, Kind, LifecycleResult, Membership, Secret, Transition};
@@ -184,6 +185,12 @@ fn tags_and_volumes_come_page_after_page() {
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
     assert_eq!(tags, expected);
+
+    let instances = client.describe_instances_by_tag("cos:consul", "one").unwrap();
+    assert_eq!(
+        instances,
+        ["192.0.2.1", "192.0.2.3"].map(|address| address.parse::<Ipv4Addr>().unwrap())
+    );
 
     let volumes = client.describe_volumes("i-1").unwrap();
     let told: Vec<_> = volumes

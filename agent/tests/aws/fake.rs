@@ -178,6 +178,13 @@ pub(crate) fn query(operation: &str) -> Response {
              <value>a &lt;node&gt;</value></item><item><resourceId>i-1</resourceId>\
              <resourceType>instance</resourceType><key>cos:empty</key><value/></item></tagSet>",
         ),
+        "DescribeInstances" => ec2(
+            "<reservationSet><item><reservationId>r-1</reservationId><instancesSet><item>\
+             <instanceId>i-1</instanceId><privateIpAddress>192.0.2.1</privateIpAddress></item><item>\
+             <instanceId>i-2</instanceId></item></instancesSet></item><item><reservationId>r-2</reservationId>\
+             <instancesSet><item><instanceId>i-3</instanceId><privateIpAddress>192.0.2.3</privateIpAddress>\
+             </item></instancesSet></item></reservationSet>",
+        ),
         "DescribeVolumes" => ec2(
             "<volumeSet><item><volumeId>vol-1</volumeId><size>8</size><snapshotId>snap-1</snapshotId>\
              <availabilityZone>eu-central-1a</availabilityZone><status>in-use</status>\
@@ -216,7 +223,7 @@ pub(crate) fn aws(request: &Request) -> Response {
             r#"{"ServiceSetting": {"SettingId": "/ssm/parameter-store/high-throughput-enabled",
                 "SettingValue": "false", "Status": "Default"}}"#,
         ),
-        "DescribeInstances" => Response::new(
+        "DescribeInstances" if request.body.contains("DryRun=true") => Response::new(
             412,
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>DryRunOperation</Code>\
              <Message>Request would have succeeded, but DryRun flag is set.</Message></Error></Errors>\

@@ -29,8 +29,6 @@ OPERATIONS = {
     "ssm": ["GetParameters", "GetServiceSetting"],
 }
 
-# Called as a dry run only, which has no answer but an error.
-DRY_RUNS = ["DescribeInstances"]
 
 LOADER = botocore.loaders.create_loader()
 
@@ -57,7 +55,7 @@ def operation(model, name):
         told["target"] = f"{metadata['targetPrefix']}.{name}"
     told["signingName"] = metadata.get("signingName", metadata["endpointPrefix"])
     told["input"] = shape(model, found["input"])
-    if "output" in found and name not in DRY_RUNS:
+    if "output" in found:
         told["output"] = shape(model, found["output"])
     return told
 

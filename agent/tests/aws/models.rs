@@ -38,7 +38,7 @@ fn every_call() -> Vec<(Request, Response)> {
         .unwrap();
     client.describe_tags("i-0123456789abcdef0").unwrap();
     client.describe_volumes("i-0123456789abcdef0").unwrap();
-    client.may_describe_instances().unwrap();
+    client.describe_instances_by_tag("cos:consul", "one").unwrap();
     let throughput = "/ssm/parameter-store/high-throughput-enabled";
     assert_eq!(client.get_service_setting(throughput).unwrap(), "false");
     let asked = server.asked();

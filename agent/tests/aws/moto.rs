@@ -164,6 +164,16 @@ fn moto_understands_each_call_that_it_has() {
     assert_eq!(volumes.len(), 1);
     assert_eq!(volumes[0].attachment.as_deref(), Some("attached"));
     client.may_describe_instances().unwrap();
+    let servers = client
+        .describe_instances_by_tag("cos:role", "consul-server")
+        .unwrap();
+    assert_eq!(servers.len(), 3);
+    assert!(
+        client
+            .describe_instances_by_tag("cos:role", "none")
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]

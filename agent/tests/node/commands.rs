@@ -343,6 +343,7 @@ fn environment<'m>(machine: &'m Machine, store: &'m Store, timeline: &'m Timelin
         consul: machine,
         deadline: Duration::from_secs(1),
         outlook: None,
+        neighbours: None,
     }
 }
 

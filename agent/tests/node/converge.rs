@@ -1,5 +1,6 @@
 //! Killed after every change and run again, a node becomes what it should be; then nothing is left to change.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use cos_agent::node::apply::{Change, Executor, Ports, diff, observe};
@@ -9,7 +10,7 @@ use cos_agent::node::report::{Decision, Timeline};
 use cos_agent::node::secrets::Fetched;
 use cos_agent::node::sources::{Document, InstanceFacts, Origin};
 use cos_agent::node::watch::Journal;
-use cos_agent::node::{Applied, Environment, Mode, NodeError, apply_spec};
+use cos_agent::node::{Applied, Environment, Mode, Neighbours, NodeError, apply_spec};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -67,6 +68,7 @@ fn apply_recorded(
         deadline: Duration::from_secs(1),
         timeline,
         outlook: None,
+        neighbours: None,
     };
     apply_spec(spec, &environment, mode, |_| {})
 }
@@ -318,6 +320,72 @@ fn only_a_node_that_somebody_watches_has_to_prove_itself() {
         assert_eq!(Journal::new(&machine.files).is_arriving().unwrap(), watched);
         let start = "start cos-agent-watch".to_owned();
         assert_eq!(machine.log.borrow().contains(&start), watched);
+    }
+}
+
+/// A network in which another server of both products answers.
+struct Neighbour;
+
+impl Neighbour {
+    fn place() -> Vec<SocketAddr> {
+        vec!["192.0.2.9:8300".parse().unwrap()]
+    }
+}
+
+impl Neighbours for Neighbour {
+    fn consul_servers(&self, _: &NodeSpec) -> Result<Vec<SocketAddr>, String> {
+        Ok(Self::place())
+    }
+
+    fn nomad_servers(&self) -> Result<Vec<SocketAddr>, String> {
+        Ok(Self::place())
+    }
+
+    fn first_that_answers(&self, addresses: Vec<SocketAddr>) -> Option<SocketAddr> {
+        addresses.into_iter().next()
+    }
+}
+
+#[test]
+fn a_server_begins_no_second_cluster() {
+    for (alone, three, unit) in [
+        (consul_server(1), consul_server(3), "consul"),
+        (nomad_server(1), nomad_server(3), "nomad"),
+    ] {
+        let machine = Machine::new();
+        let apply = |spec: &NodeSpec| {
+            let environment = Environment {
+                neighbours: Some(&Neighbour),
+                files: &machine.files,
+                programs: &Binaries::TODAY,
+                manager: Some(&machine),
+                consul: &machine,
+                secrets: &Store::default(),
+                deadline: Duration::from_secs(1),
+                timeline: &Timeline::new(),
+                outlook: None,
+            };
+            apply_spec(spec, &environment, Mode::Execute, |_| {})
+        };
+        let error = apply(&alone).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{unit} would begin a second cluster: a server answers at 192.0.2.9, and {unit}.bootstrap_expect is 1"
+            )
+        );
+        assert_eq!(error.exit_code(), 2);
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains(&format!("{unit}.bootstrap_expect"))
+        );
+        // Nor does the next boot start it.
+        assert_eq!(machine.units.borrow()[unit], machine::Unit::default());
+        assert!(!machine.log.borrow().contains(&format!("start {unit}")));
+        apply(&three).unwrap();
+        assert!(machine.log.borrow().contains(&format!("start {unit}")));
     }
 }
 

@@ -221,6 +221,7 @@ impl Node {
                 deadline: PATIENCE,
                 timeline: &Timeline::new(),
                 outlook: None,
+                neighbours: None,
             };
             let applied = apply_spec(&spec, &environment, Mode::Execute, |_| {});
             (applied, manager.services.into_inner())

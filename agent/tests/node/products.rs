@@ -395,6 +395,7 @@ fn a_nomad_that_cannot_judge_is_told_and_no_fault() {
         deadline: Duration::from_secs(1),
         timeline: &cos_agent::node::report::Timeline::new(),
         outlook: None,
+        neighbours: None,
     };
     let spec = spec(
         "version: 1\nrole: nomad-server\nconsul: {retry_join: [192.0.2.1]}\nnomad: {bootstrap_expect: 3}\n",

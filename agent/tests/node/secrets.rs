@@ -135,6 +135,7 @@ fn apply(
         deadline: Duration::from_secs(1),
         timeline: &Timeline::new(),
         outlook: None,
+        neighbours: None,
     };
     apply_spec(&everything_secret(), &environment, mode, |change| {
         told.push(format!("{change} {change:?} {change:#?}"));
@@ -233,6 +234,7 @@ fn planted_secrets_are_where_they_belong_and_nowhere_else() {
         timeline: &Timeline::new(),
         deadline: Duration::from_secs(1),
         outlook: None,
+        neighbours: None,
     };
     let (failed, last_words) =
         apply_spec_with_last_words(&everything_secret(), &environment, Mode::Execute, |_| {});
@@ -256,6 +258,7 @@ fn planted_secrets_are_where_they_belong_and_nowhere_else() {
         timeline: &Timeline::new(),
         deadline: Duration::from_secs(1),
         outlook: None,
+        neighbours: None,
     };
     let planned = plan_spec(&everything_secret(), &environment, Mode::DryRun).unwrap();
     let told = commands::tell(&planned, &machine.files).unwrap();

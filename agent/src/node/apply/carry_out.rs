@@ -26,6 +26,8 @@ pub(crate) struct Listeners<'a> {
     pub(crate) tell: &'a mut dyn FnMut(&Change),
     /// Asked once for each unit that ends badly after it was started: whether its product refuses its configuration.
     pub(crate) refusal: &'a dyn Fn(Unit) -> Option<JudgeError>,
+    /// Asked before a unit is started: why it must not be.
+    pub(crate) guard: &'a dyn Fn(Unit) -> Result<(), ExecuteError>,
     /// Records how long each part took.
     pub(crate) timeline: &'a Timeline,
 }
@@ -82,6 +84,7 @@ impl Executor<'_> {
                     serve(words(group), manager.enable_all(&names(group)))
                 })?,
                 Kind::Start => {
+                    self.guard(group, listeners)?;
                     let asked = timeline.measure(format!("ask to {}", words(group)), || {
                         serve(words(group), manager.start_all(&names(group)))
                     });
@@ -131,7 +134,7 @@ impl Executor<'_> {
                 }
                 asked.push(unit);
                 match (listeners.refusal)(unit) {
-                    Some(refusal) => Err(self.give_up(unit, refusal)),
+                    Some(refusal) => Err(self.give_up(unit, ExecuteError::Refused(Box::new(refusal)))),
                     None => Ok(()),
                 }
             },
@@ -152,17 +155,27 @@ impl Executor<'_> {
             _ => None,
         });
         match refused {
-            Some((unit, refusal)) => self.give_up(unit, refusal),
+            Some((unit, refusal)) => self.give_up(unit, ExecuteError::Refused(Box::new(refusal))),
             None => error,
         }
     }
 
+    /// Gives up where one of these units must not start.
+    fn guard(&self, group: &[Change], listeners: &Listeners<'_>) -> Result<(), ExecuteError> {
+        for change in group {
+            if let Change::Start { unit } = change {
+                (listeners.guard)(*unit).map_err(|error| self.give_up(*unit, error))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A product that refuses its configuration would be started again and again, at each boot too.
-    fn give_up(&self, unit: Unit, refusal: JudgeError) -> ExecuteError {
+    fn give_up(&self, unit: Unit, error: ExecuteError) -> ExecuteError {
         let stopped = self
             .execute(&Change::Stop { unit })
             .and_then(|()| self.execute(&Change::Disable { unit }));
-        stopped.err().unwrap_or(ExecuteError::Refused(Box::new(refusal)))
+        stopped.err().unwrap_or(error)
     }
 }
 

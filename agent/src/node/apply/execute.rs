@@ -2,6 +2,7 @@
 //! Touches files, the service manager and Consul's local API.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -48,6 +49,17 @@ pub enum ExecuteError {
     /// A product that was started refuses its configuration.
     #[error(transparent)]
     Refused(Box<JudgeError>),
+    /// A server would elect itself while another one answers.
+    #[error(
+        "{0} would begin a second cluster: a server answers at {address}, and {0}.bootstrap_expect is 1",
+        unit.name()
+    )]
+    SecondCluster {
+        /// Unit.
+        unit: Unit,
+        /// Where the other one is.
+        address: IpAddr,
+    },
     /// A unit does not do its work.
     #[error("{} {reason}", unit.name())]
     Unit {

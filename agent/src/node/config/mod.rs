@@ -26,8 +26,8 @@ pub use defaults::{Default, defaults};
 pub use fault::{Fault, Faults};
 pub use node_config::*;
 pub use node_spec::{
-    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, KeyPair, NodeSpec, NomadClientSpec,
-    NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec, WatchSettings,
+    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, JoinTag, KeyPair, NodeSpec,
+    NomadClientSpec, NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec, WatchSettings,
 };
 pub use read::{Explained, Included, explain, included, read, roles};
 pub use record::Number;

@@ -101,6 +101,8 @@ pub struct ConsulSpec {
     pub datacenter: String,
     /// Values of `retry_join`, ready to write; empty only where COS does not write the configuration.
     pub retry_join: Vec<String>,
+    /// The tag of EC2 by which servers are found, where it is a tag.
+    pub join_tag: Option<JoinTag>,
     /// Number of servers if this is one.
     pub server: Option<u32>,
     /// DNS servers for names outside `.consul`.
@@ -121,6 +123,15 @@ pub struct ConsulSpec {
     pub log_level: LogLevel,
     /// How the service runs.
     pub service: ServiceSpec,
+}
+
+/// A tag that instances have on which Consul servers run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinTag {
+    /// Key.
+    pub key: String,
+    /// Value.
+    pub value: String,
 }
 
 /// Encryption between Consul's agents.

@@ -13,8 +13,8 @@ use super::node_config::{
     AclConfig, ConsulConfig, ConsulTlsConfig, HostVolumeConfig, NodeConfig, NomadConfig, ServiceConfig,
 };
 use super::node_spec::{
-    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, KeyPair, NodeSpec, NomadClientSpec,
-    NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec, WatchSettings,
+    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, JoinTag, KeyPair, NodeSpec,
+    NomadClientSpec, NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec, WatchSettings,
 };
 use super::record::Number;
 use super::roles::{Role, Roles};
@@ -104,6 +104,13 @@ fn consul(
             .datacenter
             .as_ref()
             .map_or_else(|| facts.region.clone(), ToString::to_string),
+        join_tag: match &config.retry_join {
+            Some(RetryJoin::Tag(tag)) => Some(JoinTag {
+                key: tag.tag_key.to_string(),
+                value: tag.tag_value.to_string(),
+            }),
+            _ => None,
+        },
         retry_join: match &config.retry_join {
             Some(RetryJoin::Tag(tag)) => vec![auto_join(
                 &facts.region,

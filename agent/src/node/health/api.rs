@@ -2,10 +2,12 @@
 //! Touches local HTTP and one Unix socket.
 
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::node::http;
@@ -24,6 +26,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub trait ConsulApi {
     /// Asks once.
     fn answers(&self) -> Result<(), String>;
+    /// Addresses at which a service with this tag is registered, whether it is healthy or not.
+    fn service_addresses(&self, service: &str, tag: &str) -> Result<Vec<IpAddr>, String>;
 }
 
 /// Consul's API at a URL.
@@ -51,6 +55,27 @@ impl ConsulApi for LocalConsul {
             (url, answer) => Err(refusal(&url, &answer)),
         }
     }
+
+    fn service_addresses(&self, service: &str, tag: &str) -> Result<Vec<IpAddr>, String> {
+        let path = format!("/v1/catalog/service/{service}?tag={tag}");
+        let entries: Vec<CatalogEntry> = decode(&path, &ask(&self.agent, &self.url, &path)?)?;
+        // A service without an address of its own is at that of its node.
+        let address = |entry: &CatalogEntry| {
+            let own = Some(&entry.service_address).filter(|address| !address.is_empty());
+            own.unwrap_or(&entry.address).parse().ok()
+        };
+        Ok(entries.iter().filter_map(address).collect())
+    }
+}
+
+/// A service as Consul's catalog has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct CatalogEntry {
+    #[serde(default)]
+    address: String,
+    #[serde(default)]
+    service_address: String,
 }
 
 /// All agents of this machine.

@@ -94,6 +94,7 @@ fn carry_out(changes: &ChangeSet, node: &Node) -> Result<(), NodeError> {
     let mut listeners = Listeners {
         tell: &mut |_| {},
         refusal: &|_| None,
+        guard: &|_| Ok(()),
         timeline: &Timeline::new(),
     };
     Ok(Executor::new(ports, node.deadline).carry_out(changes, &mut listeners)?)

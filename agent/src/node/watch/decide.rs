@@ -162,6 +162,7 @@ impl Decision<'_> {
                 arrival: true,
                 result: ActionResult::Continue,
             } => "the node is ready".to_owned(),
+            Action::Arrived if self.progress.proven => "the node is ready".to_owned(),
             Action::Complete { arrival: true, .. } => not_ready(),
             Action::BringBack | Action::CancelDrain { .. } | Action::Join | Action::Forget
                 if self.wish.reasons.is_empty() =>
