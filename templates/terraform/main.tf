@@ -68,7 +68,7 @@ module "consul" {
   resolve_ami_at_launch = var.consul_ami_id == null && var.resolve_ami_at_launch
   instance_type         = var.consul_instance_type
   # A load balancer has no certificate to show.
-  verify_incoming = !var.ui_access
+  verify_https_client = !var.ui_access
 }
 
 module "nomad" {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::Duration;
 
-use super::config::{JoinTag, NodeSpec};
+use super::config::NodeSpec;
 use super::health::ConsulApi;
 use super::render::Unit;
 use crate::aws::Client;
@@ -90,10 +90,10 @@ pub(super) struct Network<'a> {
 
 impl Neighbours for Network<'_> {
     fn consul_servers(&self, spec: &NodeSpec) -> Result<Vec<SocketAddr>, String> {
-        if let Some(JoinTag { key, value }) = &spec.consul.join_tag {
+        if let Some(tag) = &spec.consul.join_tag {
             let addresses = self
                 .aws
-                .describe_instances_by_tag(key, value)
+                .describe_instances_by_tag(tag.tag_key.as_str(), tag.tag_value.as_str())
                 .map_err(|error| crate::error::chain(&error))?;
             let at = |address| SocketAddr::new(IpAddr::V4(address), CONSUL_RPC);
             return Ok(addresses.into_iter().map(at).collect());

@@ -134,6 +134,7 @@ fn newer(nomad: Version, server: bool) -> String {
         false,
         "  introduction_token: ssm:/introduction\n",
     );
+    line(Feature::NomadKeyring, true, "  kms_key: alias/nomad\n");
     line(
         Feature::NomadClientIntroduction,
         true,
@@ -259,6 +260,9 @@ fn probe(feature: Feature) -> Option<&'static str> {
         Feature::ConsulTlsBlock => r#"{"tls": {"defaults": {"ca_file": "/none"}}}"#,
         Feature::NomadConfigValidate => "",
         Feature::NomadDrainOnShutdown => r#"client { drain_on_shutdown { deadline = "5m" } }"#,
+        Feature::NomadKeyring => {
+            r#"keyring "awskms" { active = true region = "eu-central-1" kms_key_id = "alias/nomad" }"#
+        }
         Feature::NomadNodePool => r#"client { node_pool = "web" }"#,
         Feature::NomadConsulIdentity => r#"consul { service_identity { aud = ["consul.io"] ttl = "1h" } }"#,
         Feature::NomadClientIntroduction => r#"server { client_introduction { enforcement = "strict" } }"#,

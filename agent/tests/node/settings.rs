@@ -342,6 +342,55 @@ fn jobs_get_identities_where_consul_asks_for_tokens() {
 }
 
 #[test]
+fn a_load_balancer_needs_no_certificate_and_agents_do() {
+    let base = PEM.trim_end_matches('}');
+    let document = format!("{SERVER}  tls: {base}, verify_https_client: false}}\n");
+    let new = consul(&document, (1, 21, 0));
+    assert_eq!(new["tls"]["defaults"]["verify_incoming"], true);
+    assert_eq!(new["tls"]["https"], json!({"verify_incoming": false}));
+    let old = consul(&document, (1, 11, 4));
+    assert_eq!(
+        [&old["verify_incoming"], &old["verify_incoming_rpc"]],
+        [&json!(false), &json!(true)]
+    );
+    // Nobody who said nothing of it gets a key for it.
+    let plain = format!("{SERVER}  tls: {PEM}\n");
+    assert_eq!(consul(&plain, (1, 21, 0))["tls"]["https"], Json::Null);
+    assert_eq!(consul(&plain, (1, 11, 4))["verify_incoming_rpc"], Json::Null);
+}
+
+#[test]
+fn a_key_of_kms_wraps_the_keys_of_nomads_servers() {
+    let key = "arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef";
+    let server = nomad(&format!("{NOMAD_SERVER}  kms_key: {key}\n"), (1, 11, 0));
+    assert_eq!(
+        server["keyring"]["awskms"],
+        json!({"active": true, "region": "eu-central-1", "kms_key_id": key})
+    );
+    for (key, good) in [
+        ("alias/nomad", true),
+        ("01234567-89ab-cdef-0123-456789abcdef", true),
+        ("mrk-0123456789abcdef0123456789abcdef", true),
+        ("arn:aws-cn:kms:cn-north-1:123456789012:alias/nomad", true),
+        ("alias/", false),
+        ("nomad", false),
+        (
+            "arn:aws:s3:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef",
+            false,
+        ),
+        ("arn:aws:kms:eu-central-1:1:alias/nomad", false),
+        ("01234567-89ab-cdef-0123-456789abcde", false),
+        ("01234567-89AB-cdef-0123-456789abcdef", false),
+    ] {
+        let document = Document {
+            origin: Origin::UserData,
+            bytes: format!("{NOMAD_SERVER}  kms_key: '{key}'\n").into(),
+        };
+        assert_eq!(config::read(&[document]).is_ok(), good, "{key}");
+    }
+}
+
+#[test]
 fn what_cos_does_not_manage_it_leaves_alone() {
     let document = "{version: 1, role: nomad-server,
         consul: {manage_configuration: false, service: {environment: {A: b}}},

@@ -317,6 +317,53 @@ pub(super) fn hook_name(text: &str) -> Result<(), String> {
     named(text, fits, 255, "letters, digits, `-`, `_` and `/`")
 }
 
+/// A key of KMS.
+/// Source: KMS API reference, `KeyId` of Encrypt.
+pub(super) fn kms_key(text: &str) -> Result<(), String> {
+    let wrong = || format!("must be the id, the ARN or the alias of a key of KMS, got \"{text}\"");
+    let name = match text.strip_prefix("arn:") {
+        None => text,
+        Some(rest) => match rest.split(':').collect::<Vec<_>>()[..] {
+            [partition, "kms", place, owner, name]
+                if partition
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+                    && !partition.is_empty()
+                    && place
+                        .bytes()
+                        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                    && !place.is_empty()
+                    && account(owner).is_ok() =>
+            {
+                name
+            }
+            _ => return Err(wrong()),
+        },
+    };
+    if let Some(alias) = name.strip_prefix("alias/") {
+        return hook_name(alias)
+            .ok()
+            .filter(|()| alias.len() <= 250)
+            .ok_or_else(wrong);
+    }
+    let id = name.strip_prefix("key/").unwrap_or(name);
+    let hexadecimal = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let fits = if let Some(id) = id.strip_prefix("mrk-") {
+        hexadecimal(id, 32)
+    } else {
+        let parts: Vec<&str> = id.split('-').collect();
+        let lengths = [8, 4, 4, 4, 12];
+        parts.len() == lengths.len()
+            && parts
+                .iter()
+                .zip(lengths)
+                .all(|(part, length)| hexadecimal(part, length))
+    };
+    fits.then_some(()).ok_or_else(wrong)
+}
+
 fn named(text: &str, fits: impl Fn(char) -> bool, longest: usize, of: &str) -> Result<(), String> {
     if text.is_empty() || text.len() > longest || !text.chars().all(fits) {
         return Err(format!("must be 1 to {longest} of {of}, got \"{text}\""));

@@ -26,7 +26,7 @@ pub use defaults::{Default, defaults};
 pub use fault::{Fault, Faults};
 pub use node_config::*;
 pub use node_spec::{
-    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, JoinTag, KeyPair, NodeSpec,
+    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, KeyPair, KeyringSpec, NodeSpec,
     NomadClientSpec, NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec, WatchSettings,
 };
 pub use read::{Explained, Included, explain, included, read, roles};

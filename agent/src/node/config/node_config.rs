@@ -11,7 +11,7 @@ use super::record::{Number, record};
 use super::roles::Roles;
 use super::values::{
     AbsolutePath, AccessPointId, Account, BootstrapExpect, ClientIntroduction, ConsulDatacenter,
-    DefaultPolicy, DeviceName, DnsMode, EnvironmentName, FileSystem, FileSystemId, Format, HookName,
+    DefaultPolicy, DeviceName, DnsMode, EnvironmentName, FileSystem, FileSystemId, Format, HookName, KmsKey,
     LogLevel, MetaKey, MountOptions, NodePool, NomadName, OnDrift, OnRebalance, OptionKey, ParameterName,
     PlainText, Region, RetryJoin, SecretSource, StandardStream, UserName, VolumeId, VolumeName,
 };
@@ -108,6 +108,8 @@ record! {
         auto_encrypt: Option<bool>,
         /// Whether the HTTPS API listens on port 8501; true if absent.
         https: Option<bool>,
+        /// Whether users of HTTPS must show a certificate, which a load balancer cannot; as `verify_incoming` if absent.
+        verify_https_client: Option<bool>,
     }
 }
 
@@ -207,6 +209,9 @@ record! {
         /// makes it. It counts when a server starts for the first time; later its own keyring does, which
         /// `nomad operator gossip keyring` rotates.
         gossip_key: Option<SecretSource>,
+        /// Key of KMS, in the node's own region, that wraps the keys with which servers encrypt variables and sign
+        /// identities; none if absent, and they lie beside the servers' state.
+        kms_key: Option<KmsKey>,
         /// Encryption of RPC and HTTP; none if absent.
         tls: Option<NomadTlsConfig>,
         /// Whether access control is on; false if absent.

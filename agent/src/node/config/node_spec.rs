@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::resolve::VPC_RESOLVER;
 use super::roles::Roles;
-use super::values::{ClientIntroduction, DefaultPolicy, LogLevel, OnDrift, OnRebalance, SecretSource};
+use super::values::{
+    ClientIntroduction, DefaultPolicy, JoinTag, LogLevel, OnDrift, OnRebalance, SecretSource,
+};
 use crate::node::disks::Request;
 use crate::node::render::dns::{self, DnsRefusal, DnsSpec};
 use crate::node::sources::resolver::ResolverFacts;
@@ -125,15 +127,6 @@ pub struct ConsulSpec {
     pub service: ServiceSpec,
 }
 
-/// A tag that instances have on which Consul servers run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JoinTag {
-    /// Key.
-    pub key: String,
-    /// Value.
-    pub value: String,
-}
-
 /// Encryption between Consul's agents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsulTlsSpec {
@@ -151,6 +144,8 @@ pub struct ConsulTlsSpec {
     pub auto_encrypt: bool,
     /// Whether the HTTPS API listens.
     pub https: bool,
+    /// Whether its users must show a certificate.
+    pub verify_https_client: bool,
 }
 
 /// A certificate and its key.
@@ -247,10 +242,21 @@ pub struct NomadServerSpec {
     pub gossip_key: Option<SecretSource>,
     /// How servers look after each other.
     pub autopilot: AutopilotSpec,
+    /// What wraps its keys; none where they lie beside its state.
+    pub keyring: Option<KeyringSpec>,
     /// What is asked of clients that the servers do not know yet; none for Nomad's own default.
     pub client_introduction: Option<ClientIntroduction>,
     /// Whether jobs get an identity with which they sign in to Consul.
     pub consul_identities: bool,
+}
+
+/// A key of KMS that wraps the keys of Nomad's servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyringSpec {
+    /// AWS region.
+    pub region: String,
+    /// Id, ARN or alias.
+    pub key: String,
 }
 
 /// A Nomad client.

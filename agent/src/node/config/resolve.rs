@@ -13,7 +13,7 @@ use super::node_config::{
     AclConfig, ConsulConfig, ConsulTlsConfig, HostVolumeConfig, NodeConfig, NomadConfig, ServiceConfig,
 };
 use super::node_spec::{
-    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, JoinTag, KeyPair, NodeSpec,
+    AclSpec, AutopilotSpec, ConsulSpec, ConsulTlsSpec, HostVolumeSpec, KeyPair, KeyringSpec, NodeSpec,
     NomadClientSpec, NomadServerSpec, NomadSpec, NomadTlsSpec, ServiceSpec, TelemetrySpec, WatchSettings,
 };
 use super::record::Number;
@@ -105,10 +105,7 @@ fn consul(
             .as_ref()
             .map_or_else(|| facts.region.clone(), ToString::to_string),
         join_tag: match &config.retry_join {
-            Some(RetryJoin::Tag(tag)) => Some(JoinTag {
-                key: tag.tag_key.to_string(),
-                value: tag.tag_value.to_string(),
-            }),
+            Some(RetryJoin::Tag(tag)) => Some(tag.clone()),
             _ => None,
         },
         retry_join: match &config.retry_join {
@@ -160,6 +157,10 @@ fn consul_tls(config: &ConsulTlsConfig) -> ConsulTlsSpec {
         verify_server_hostname: config.verify_server_hostname.unwrap_or(true),
         auto_encrypt: config.auto_encrypt.unwrap_or(false),
         https: config.https.unwrap_or(true),
+        verify_https_client: config
+            .verify_https_client
+            .or(config.verify_incoming)
+            .unwrap_or(true),
     }
 }
 
@@ -195,6 +196,10 @@ fn nomad(config: &NodeConfig, facts: &InstanceFacts, group: Option<u32>) -> Resu
                 ..AutopilotSpec::default()
             },
             client_introduction: nomad.client_introduction,
+            keyring: nomad.kms_key.as_ref().map(|key| KeyringSpec {
+                region: facts.region.clone(),
+                key: key.to_string(),
+            }),
             // Where Consul asks for tokens, jobs need a way to get theirs.
             consul_identities: config.consul.acl.enabled == Some(true),
         }),

@@ -182,7 +182,7 @@ const fn rule(path: &'static str, roles: &'static [Role], why: &'static str) -> 
 }
 
 /// Every key that has no place on some node, so that a setting is never silently without effect.
-const RULES: [Rule; 21] = {
+const RULES: [Rule; 22] = {
     use Role::{ConsulServer, NomadClient, NomadServer};
     const CONSUL: &str = ": only consul-server has it";
     const SERVER: &str = ": only nomad-server has it";
@@ -196,6 +196,7 @@ const RULES: [Rule; 21] = {
         rule("nomad.bootstrap_expect", &[NomadServer], SERVER),
         rule("nomad.autopilot", &[NomadServer], SERVER),
         rule("nomad.gossip_key", &[NomadServer], SERVER),
+        rule("nomad.kms_key", &[NomadServer], SERVER),
         rule("nomad.client_introduction", &[NomadServer], SERVER),
         rule("nomad.node_pool", &[NomadClient], CLIENT),
         rule("nomad.meta", &[NomadClient], CLIENT),

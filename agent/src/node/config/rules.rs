@@ -161,6 +161,7 @@ fn unmanaged(root: &Node, config: &NodeConfig, reader: &mut Reader) {
         "consul_token",
         "client_introduction",
         "introduction_token",
+        "kms_key",
         "autopilot",
         "telemetry",
         "log_level",

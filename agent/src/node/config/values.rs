@@ -56,6 +56,8 @@ texts! {
     VolumeName: check::volume_name, "^[A-Za-z0-9_-]{1,128}$";
     /// The name of a lifecycle hook of Auto Scaling.
     HookName: check::hook_name, "^[A-Za-z0-9/_-]{1,255}$";
+    /// A key of KMS: its id, its ARN, or `alias/` and its name, also as an ARN.
+    KmsKey: check::kms_key, "^(arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:)?(alias/[A-Za-z0-9/_-]{1,250}|(key/)?(mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}))$";
     /// A key of Nomad's `client.options`.
     OptionKey: check::meta_key, "^[A-Za-z0-9_.-]{1,128}$";
 }

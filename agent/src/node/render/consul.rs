@@ -109,6 +109,8 @@ struct TlsDefaults {
 struct FlatTls {
     #[serde(flatten)]
     defaults: TlsDefaults,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify_incoming_rpc: Option<bool>,
     verify_server_hostname: bool,
 }
 
@@ -116,7 +118,9 @@ struct FlatTls {
 struct Tls {
     defaults: TlsDefaults,
     internal_rpc: InternalRpc,
-    grpc: Grpc,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    https: Option<Incoming>,
+    grpc: Incoming,
 }
 
 #[derive(Serialize)]
@@ -125,7 +129,7 @@ struct InternalRpc {
 }
 
 #[derive(Serialize)]
-struct Grpc {
+struct Incoming {
     verify_incoming: bool,
 }
 
@@ -193,17 +197,17 @@ pub(super) fn render(spec: &NodeSpec, version: Version) -> Result<String, Render
             .then(|| autopilot(&consul.autopilot)),
         ui: (consul.ui && !ui_block).then_some(true),
         ui_config: (consul.ui && ui_block).then_some(Ui { enabled: true }),
-        flat_tls: consul.tls.as_ref().filter(|_| !tls_block).map(|tls| FlatTls {
-            defaults: tls_defaults(tls),
-            verify_server_hostname: tls.verify_server_hostname,
-        }),
+        flat_tls: consul.tls.as_ref().filter(|_| !tls_block).map(flat_tls),
         tls: consul.tls.as_ref().filter(|_| tls_block).map(|tls| Tls {
             defaults: tls_defaults(tls),
             internal_rpc: InternalRpc {
                 verify_server_hostname: tls.verify_server_hostname,
             },
+            https: (tls.verify_https_client != tls.verify_incoming).then_some(Incoming {
+                verify_incoming: tls.verify_https_client,
+            }),
             // Envoy and other users of this port show tokens, not certificates.
-            grpc: Grpc {
+            grpc: Incoming {
                 verify_incoming: false,
             },
         }),
@@ -233,6 +237,18 @@ fn autopilot(spec: &AutopilotSpec) -> Autopilot<'_> {
         disable_upgrade_migration: spec.disable_upgrade_migration,
         redundancy_zone_tag: spec.redundancy_zone_tag.as_deref(),
         upgrade_version_tag: spec.upgrade_version_tag.as_deref(),
+    }
+}
+
+/// Before there were blocks, `verify_incoming` spoke of every port, and only RPC had a word of its own.
+fn flat_tls(spec: &ConsulTlsSpec) -> FlatTls {
+    let rpc_only = spec.verify_incoming && !spec.verify_https_client;
+    let mut defaults = tls_defaults(spec);
+    defaults.verify_incoming &= !rpc_only;
+    FlatTls {
+        defaults,
+        verify_incoming_rpc: rpc_only.then_some(true),
+        verify_server_hostname: spec.verify_server_hostname,
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Feature {
     NomadConsulIdentity,
     /// Nomad: tells systemd when it is ready, so that `Type=notify` works.
     NomadNotify,
+    /// Nomad: `keyring "awskms"`.
+    NomadKeyring,
     /// Nomad: lives on when it is asked to reload while it tells systemd how it fares.
     NomadNotifyReload,
     /// Nomad: `server.client_introduction`, and a client's `intro_token.jwt`.
@@ -108,7 +110,7 @@ impl Row {
 }
 
 /// The table. A feature's row stands at its own index.
-pub const FEATURES: [Row; 16] = {
+pub const FEATURES: [Row; 17] = {
     use Evidence::{Documented, Run, Taken};
     use Product::{Consul, Nomad, Systemd};
     const REFUSED: &str = "refused if asked for";
@@ -189,6 +191,14 @@ pub const FEATURES: [Row; 16] = {
         )
         .otherwise("`Type=simple`")
         .by(Documented, "changelog 1.8.0, GH-20528"),
+        row(
+            Feature::NomadKeyring,
+            Nomad,
+            (1, 8, 4),
+            "`keyring \"awskms\" { kms_key_id }`",
+        )
+        .otherwise(REFUSED)
+        .by(Taken, "changelog 1.8.4; documentation of the keyring block"),
         row(
             Feature::NomadNotifyReload,
             Nomad,

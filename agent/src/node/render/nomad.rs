@@ -8,7 +8,8 @@ use hcl::{Block, Body, Expression};
 use super::paths::{DOCKER_CLIENT_CONFIGURATION, NOMAD_CA, NOMAD_CERTIFICATE, NOMAD_KEY};
 use super::{Feature, RenderError, Version, duration, held_back};
 use crate::node::config::{
-    AutopilotSpec, NodeSpec, NomadClientSpec, NomadServerSpec, NomadSpec, NomadTlsSpec, TelemetrySpec,
+    AutopilotSpec, KeyringSpec, NodeSpec, NomadClientSpec, NomadServerSpec, NomadSpec, NomadTlsSpec,
+    TelemetrySpec,
 };
 
 pub(super) fn render(spec: &NodeSpec, nomad: &NomadSpec, version: Version) -> Result<String, RenderError> {
@@ -38,6 +39,10 @@ pub(super) fn render(spec: &NodeSpec, nomad: &NomadSpec, version: Version) -> Re
         .add_block(advertise.build());
     if let Some(server) = &nomad.server {
         body = body.add_block(server_block(server, version)?);
+        if let Some(keyring) = &server.keyring {
+            Feature::NomadKeyring.require("nomad.kms_key", version)?;
+            body = body.add_block(keyring_block(keyring));
+        }
         if server.autopilot != AutopilotSpec::default() {
             body = body.add_block(autopilot(&server.autopilot));
         }
@@ -105,6 +110,15 @@ fn server_block(spec: &NomadServerSpec, version: Version) -> Result<Block, Rende
         server = server.add_block(introduction);
     }
     Ok(server.build())
+}
+
+fn keyring_block(spec: &KeyringSpec) -> Block {
+    Block::builder("keyring")
+        .add_label("awskms")
+        .add_attribute(("active", true))
+        .add_attribute(("region", spec.region.as_str()))
+        .add_attribute(("kms_key_id", spec.key.as_str()))
+        .build()
 }
 
 fn autopilot(spec: &AutopilotSpec) -> Block {

@@ -36,9 +36,9 @@ module "servers" {
     )
   }
   consul_tls = {
-    certificate     = "${local.own}/tls-certificate"
-    key             = "${local.own}/tls-key"
-    auto_encrypt    = true
-    verify_incoming = var.verify_incoming
+    certificate         = "${local.own}/tls-certificate"
+    key                 = "${local.own}/tls-key"
+    auto_encrypt        = true
+    verify_https_client = var.verify_https_client
   }
 }

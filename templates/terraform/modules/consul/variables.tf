@@ -94,7 +94,7 @@ variable "num_servers" {
   }
 }
 
-variable "verify_incoming" {
+variable "verify_https_client" {
   description = "Whether users of Consul's HTTPS API must show a certificate; a load balancer cannot, so that the web interface needs false."
   type        = bool
   default     = true

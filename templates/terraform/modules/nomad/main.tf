@@ -43,6 +43,7 @@ module "servers" {
         { for key, value in {
           region              = var.cluster.nomad_region
           client_introduction = var.client_introduction
+          kms_key             = var.keyring_kms_key_arn
         } : key => value if value != null },
         { for key, value in { gossip_key = "${local.own}/gossip" } : key => value if var.cluster.gossip_encryption },
         { for key, value in {

@@ -112,7 +112,7 @@ variable "client_introduction" {
 }
 
 variable "keyring_kms_key_arn" {
-  description = "Key that may wrap Nomad's root key; the servers' role may use it."
+  description = "Key of KMS that wraps the keys of Nomad's servers, which otherwise lie beside their state."
   type        = string
   default     = null
 }
