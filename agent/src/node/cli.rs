@@ -11,6 +11,7 @@ use clap::Args;
 use super::bootstrap::Network;
 use super::cloud::ParameterStore;
 use super::commands::{self, print_json, told};
+use super::config::NodeSpec;
 use super::error::NodeError;
 use super::health::{self, Ecr, LocalApis, LocalConsul, Probes, System};
 use super::lock::{self, Lock};
@@ -191,38 +192,21 @@ impl ApplyArguments {
             timeline,
             outlook: Some(&outlook),
         };
-        let planned = pipeline::plan_spec(&spec, &environment, mode)?;
         if mode == Mode::DryRun {
-            let told = commands::tell(&planned, files)?;
-            let changes = serde_json::to_value(&told).map_err(std::io::Error::from)?;
-            let disks = serde_json::to_value(&planned.disks).map_err(std::io::Error::from)?;
-            let of_disks = planned.disks.iter().flat_map(commands::disk_lines);
-            let lines = of_disks
-                .chain(told.iter().flat_map(commands::Told::lines))
-                .collect();
-            let applied = Applied::new(&spec, planned, mode, start);
-            let told = Some(DryRun {
-                changes,
-                disks,
-                lines,
+            return dry_run(&spec, &environment, start);
+        }
+        let (applied, last_words) =
+            pipeline::apply_spec_with_last_words(&spec, &environment, mode, |effect| {
+                // What was done counts, not whether somebody reads it.
+                let _ = writeln!(log, "{effect}");
             });
-            return Ok(Passed { applied, told });
+        for line in last_words {
+            writeln!(log, "  {line}")?;
         }
-        pipeline::bring_up_disks(&spec, &environment, &mut |planned| {
-            let _ = writeln!(log, "{}", planned.step);
-        })?;
-        let carried_out = pipeline::carry_out(&spec, &planned, &environment, &mut |change| {
-            // What was done counts, not whether somebody reads it.
-            let _ = writeln!(log, "{change}");
-        });
-        if let Err(error) = &carried_out {
-            for line in pipeline::last_words(error, &planned, &environment) {
-                writeln!(log, "  {line}")?;
-            }
-        }
-        carried_out?;
-        let applied = Applied::new(&spec, planned, mode, start);
-        Ok(Passed { applied, told: None })
+        Ok(Passed {
+            applied: applied?,
+            told: None,
+        })
     }
 
     /// Shows what was done, or would be and why.
@@ -245,6 +229,23 @@ impl ApplyArguments {
         }
         writeln!(out, "{}", summary(applied)).map_err(NodeError::Output)
     }
+}
+
+/// Finds out what would be done, and why.
+fn dry_run(spec: &NodeSpec, environment: &Environment, start: Instant) -> Result<Passed, NodeError> {
+    let planned = pipeline::plan_spec(spec, environment, Mode::DryRun)?;
+    let told = commands::tell(&planned, environment.files)?;
+    let of_disks = planned.disks.iter().flat_map(commands::disk_lines);
+    let lines = of_disks.chain(told.iter().flat_map(commands::Told::lines));
+    let dry_run = DryRun {
+        changes: serde_json::to_value(&told).map_err(std::io::Error::from)?,
+        disks: serde_json::to_value(&planned.disks).map_err(std::io::Error::from)?,
+        lines: lines.collect(),
+    };
+    Ok(Passed {
+        applied: Applied::new(spec, planned, Mode::DryRun, start),
+        told: Some(dry_run),
+    })
 }
 
 /// What came of a pass.

@@ -39,7 +39,7 @@ use sources::InstanceFacts;
 pub use bootstrap::Neighbours;
 pub use error::NodeError;
 pub use pipeline::{
-    Applied, Environment, Mode, Outlook, Planned, apply_spec, apply_spec_with_last_words, configure,
+    Applied, Effect, Environment, Mode, Outlook, Planned, apply_spec, apply_spec_with_last_words, configure,
     look_ahead, plan_spec,
 };
 

@@ -1,6 +1,7 @@
 //! Owns one pass over a node: sources, configuration, rendering, comparison, judgement, changes.
 //! Touches only what the rooms it calls touch.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -236,31 +237,51 @@ fn of_disks<'a>(environment: &Environment<'a>) -> disks::Environment<'a> {
     }
 }
 
-/// Mounts the node's disks, before anything is started that could write into the folders below. `tell` hears of each
-/// step before it is carried out.
-pub(super) fn bring_up_disks(
+/// Mounts the node's disks, before anything is started that could write into the folders below.
+fn bring_up_disks(
     spec: &NodeSpec,
     environment: &Environment,
-    tell: &mut dyn FnMut(&disks::Planned),
+    tell: &mut dyn FnMut(Effect),
 ) -> Result<(), NodeError> {
     // A node without disks may have had some: those mounts go with the next boot.
     if spec.disks.is_empty() && environment.files.mode(disks::REPORT)?.is_none() {
         return Ok(());
     }
     let brought_up = environment.timeline.measure("disks", || {
-        disks::bring_up(&spec.disks, &of_disks(environment), tell).and_then(disks::Report::verdict)
+        disks::bring_up(&spec.disks, &of_disks(environment), |step| {
+            tell(Effect::Disk(step));
+        })
+        .and_then(disks::Report::verdict)
     });
     Ok(brought_up.map(drop)?)
 }
 
-/// Makes the node what `spec` says. `tell` hears of each change before it is carried out.
+/// Something that is about to be done.
+#[derive(Debug, Clone, Copy)]
+pub enum Effect<'a> {
+    /// With a disk.
+    Disk(&'a disks::Planned),
+    /// With a file or a unit.
+    Change(&'a Change),
+}
+
+impl fmt::Display for Effect<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(planned) => planned.step.fmt(formatter),
+            Self::Change(change) => change.fmt(formatter),
+        }
+    }
+}
+
+/// Makes the node what `spec` says. `tell` hears of each effect before it happens.
 pub fn apply_spec(
     spec: &NodeSpec,
     environment: &Environment,
     mode: Mode,
-    mut tell: impl FnMut(&Change),
+    tell: impl FnMut(Effect),
 ) -> Result<Applied, NodeError> {
-    apply_spec_with_last_words(spec, environment, mode, &mut tell).0
+    apply_spec_with_last_words(spec, environment, mode, tell).0
 }
 
 /// As [`apply_spec`], with the last that a unit said if it does not do its work: lines for people, without any of the
@@ -269,7 +290,7 @@ pub fn apply_spec_with_last_words(
     spec: &NodeSpec,
     environment: &Environment,
     mode: Mode,
-    mut tell: impl FnMut(&Change),
+    mut tell: impl FnMut(Effect),
 ) -> (Result<Applied, NodeError>, Vec<String>) {
     let start = Instant::now();
     let planned = match plan_spec(spec, environment, mode) {
@@ -277,7 +298,7 @@ pub fn apply_spec_with_last_words(
         Err(error) => return (Err(error), Vec::new()),
     };
     let done = match mode {
-        Mode::Execute => bring_up_disks(spec, environment, &mut |_| {})
+        Mode::Execute => bring_up_disks(spec, environment, &mut tell)
             .and_then(|()| carry_out(spec, &planned, environment, &mut tell)),
         Mode::DryRun => Ok(()),
     };
@@ -289,7 +310,7 @@ pub fn apply_spec_with_last_words(
 }
 
 /// The last that a unit said if it does not do its work, without any of the node's secrets.
-pub(super) fn last_words(error: &NodeError, planned: &Planned, environment: &Environment) -> Vec<String> {
+fn last_words(error: &NodeError, planned: &Planned, environment: &Environment) -> Vec<String> {
     let NodeError::Execute(ExecuteError::Unit { unit, .. }) = error else {
         return Vec::new();
     };
@@ -299,11 +320,11 @@ pub(super) fn last_words(error: &NodeError, planned: &Planned, environment: &Env
 }
 
 /// Carries out what was planned.
-pub(super) fn carry_out(
+fn carry_out(
     spec: &NodeSpec,
     planned: &Planned,
     environment: &Environment,
-    tell: &mut dyn FnMut(&Change),
+    tell: &mut dyn FnMut(Effect),
 ) -> Result<(), NodeError> {
     let Environment {
         files,
@@ -324,7 +345,7 @@ pub(super) fn carry_out(
     let refusal = |unit| refusal(unit, planned, environment);
     let guard = |unit| guard(unit, spec, environment);
     let mut listeners = Listeners {
-        tell,
+        tell: &mut |change| tell(Effect::Change(change)),
         refusal: &refusal,
         guard: &guard,
         timeline,

@@ -137,8 +137,8 @@ fn apply(
         outlook: None,
         neighbours: None,
     };
-    apply_spec(&everything_secret(), &environment, mode, |change| {
-        told.push(format!("{change} {change:?} {change:#?}"));
+    apply_spec(&everything_secret(), &environment, mode, |effect| {
+        told.push(format!("{effect} {effect:?} {effect:#?}"));
     })
 }
 
