@@ -1,16 +1,14 @@
 //! Killed after every change and run again, a node becomes what it should be; then nothing is left to change.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use cos_agent::node::apply::{Change, Executor, Ports, diff, observe};
 use cos_agent::node::config::{self, NodeSpec, Role};
-use cos_agent::node::render::{self, CONSUL_CONFIGURATION, DesiredState, RECORD, Versions};
-use cos_agent::node::report::{Decision, Timeline};
+use cos_agent::node::render::{self, CONSUL_CONFIGURATION, DesiredState, Versions};
+use cos_agent::node::report::Timeline;
 use cos_agent::node::secrets::Fetched;
 use cos_agent::node::sources::{Document, InstanceFacts, Origin};
-use cos_agent::node::watch::Journal;
-use cos_agent::node::{Applied, Environment, Mode, Neighbours, NodeError, apply_spec};
+use cos_agent::node::{Applied, Environment, Mode, NodeError, apply_spec};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -30,29 +28,34 @@ pub(crate) fn spec(document: &str) -> NodeSpec {
     .unwrap()
 }
 
-fn consul_server(expect: u32) -> NodeSpec {
+pub(crate) fn consul_server(expect: u32) -> NodeSpec {
     spec(&format!(
         "version: 1\nrole: consul-server\nconsul:\n  bootstrap_expect: {expect}\n  retry_join: [192.0.2.1]\n"
     ))
 }
 
-fn nomad_server(expect: u32) -> NodeSpec {
+pub(crate) fn nomad_server(expect: u32) -> NodeSpec {
     spec(&format!(
         "version: 1\nrole: nomad-server\nconsul: {{retry_join: [192.0.2.1]}}\nnomad: {{bootstrap_expect: {expect}}}\n"
     ))
 }
 
-fn nomad_client(pool: &str) -> NodeSpec {
+pub(crate) fn nomad_client(pool: &str) -> NodeSpec {
     spec(&format!(
         "version: 1\nrole: nomad-client\nconsul: {{retry_join: [192.0.2.1]}}\nnomad: {{node_pool: {pool}}}\n"
     ))
 }
 
-fn apply(machine: &Machine, spec: &NodeSpec, binaries: &Binaries, mode: Mode) -> Result<Applied, NodeError> {
+pub(crate) fn apply(
+    machine: &Machine,
+    spec: &NodeSpec,
+    binaries: &Binaries,
+    mode: Mode,
+) -> Result<Applied, NodeError> {
     apply_recorded(machine, spec, binaries, mode, &Timeline::new())
 }
 
-fn apply_recorded(
+pub(crate) fn apply_recorded(
     machine: &Machine,
     spec: &NodeSpec,
     binaries: &Binaries,
@@ -82,7 +85,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    fn new(spec: NodeSpec, versions: Versions) -> Self {
+    pub(crate) fn new(spec: NodeSpec, versions: Versions) -> Self {
         Self {
             spec,
             versions,
@@ -117,7 +120,7 @@ pub(crate) fn die_after(machine: &Machine, wanted: &Wanted, steps: usize) -> boo
     steps >= changes.0.len()
 }
 
-fn versions(nomad: (u32, u32, u32)) -> Versions {
+pub(crate) fn versions(nomad: (u32, u32, u32)) -> Versions {
     machine::versions((1, 21, 5), nomad)
 }
 
@@ -270,188 +273,6 @@ fn a_second_run_changes_nothing_and_restarts_nothing() {
 }
 
 #[test]
-fn docker_and_consul_are_begun_before_nomad() {
-    let machine = Machine::new();
-    apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
-    let log = machine.log.borrow();
-    let starts: Vec<&str> = log
-        .iter()
-        .filter_map(|line| line.strip_prefix("start "))
-        .collect();
-    assert_eq!(
-        starts,
-        ["cos-agent-watch", "consul", "containerd", "docker", "nomad"]
-    );
-}
-
-#[test]
-fn a_new_node_is_marked_before_its_record_says_that_it_is_one() {
-    let machine = Machine::new();
-    let journal = Journal::new(&machine.files);
-    for steps in 0.. {
-        let done = die_after(
-            &machine,
-            &Wanted::new(nomad_client("a"), versions((1, 11, 0))),
-            steps,
-        );
-        if machine.files.mode(RECORD).unwrap().is_some() {
-            assert!(journal.is_arriving().unwrap(), "after {steps} steps");
-        }
-        if done {
-            break;
-        }
-    }
-    // It has proven itself since, and need not again.
-    journal.set_arriving(false).unwrap();
-    apply(&machine, &nomad_client("b"), &Binaries::TODAY, Mode::Execute).unwrap();
-    assert!(!journal.is_arriving().unwrap());
-}
-
-#[test]
-fn only_a_node_that_somebody_watches_has_to_prove_itself() {
-    let client = "version: 1\nrole: nomad-client\nconsul: {retry_join: [192.0.2.1]}\n";
-    for (spec, watched) in [
-        (spec(client), true),
-        (nomad_server(3), true),
-        (spec(&format!("{client}watch: {{enabled: false}}\n")), false),
-    ] {
-        let machine = Machine::new();
-        apply(&machine, &spec, &Binaries::TODAY, Mode::Execute).unwrap();
-        assert_eq!(Journal::new(&machine.files).is_arriving().unwrap(), watched);
-        let start = "start cos-agent-watch".to_owned();
-        assert_eq!(machine.log.borrow().contains(&start), watched);
-    }
-}
-
-/// A network in which another server of both products answers.
-struct Neighbour;
-
-impl Neighbour {
-    fn place() -> Vec<SocketAddr> {
-        vec!["192.0.2.9:8300".parse().unwrap()]
-    }
-}
-
-impl Neighbours for Neighbour {
-    fn consul_servers(&self, _: &NodeSpec) -> Result<Vec<SocketAddr>, String> {
-        Ok(Self::place())
-    }
-
-    fn nomad_servers(&self) -> Result<Vec<SocketAddr>, String> {
-        Ok(Self::place())
-    }
-
-    fn first_that_answers(&self, addresses: Vec<SocketAddr>) -> Option<SocketAddr> {
-        addresses.into_iter().next()
-    }
-}
-
-#[test]
-fn a_server_begins_no_second_cluster() {
-    for (alone, three, unit) in [
-        (consul_server(1), consul_server(3), "consul"),
-        (nomad_server(1), nomad_server(3), "nomad"),
-    ] {
-        let machine = Machine::new();
-        let apply = |spec: &NodeSpec| {
-            let environment = Environment {
-                neighbours: Some(&Neighbour),
-                files: &machine.files,
-                programs: &Binaries::TODAY,
-                manager: Some(&machine),
-                consul: &machine,
-                secrets: &Store::default(),
-                deadline: Duration::from_secs(1),
-                timeline: &Timeline::new(),
-                outlook: None,
-            };
-            apply_spec(spec, &environment, Mode::Execute, |_| {})
-        };
-        let error = apply(&alone).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "{unit} would begin a second cluster: a server answers at 192.0.2.9, and {unit}.bootstrap_expect is 1"
-            )
-        );
-        assert_eq!(error.exit_code(), 2);
-        assert!(
-            error
-                .hint()
-                .unwrap()
-                .contains(&format!("{unit}.bootstrap_expect"))
-        );
-        // Nor does the next boot start it.
-        assert_eq!(machine.units.borrow()[unit], machine::Unit::default());
-        assert!(!machine.log.borrow().contains(&format!("start {unit}")));
-        apply(&three).unwrap();
-        assert!(machine.log.borrow().contains(&format!("start {unit}")));
-    }
-}
-
-#[test]
-fn a_unit_that_fails_is_named_and_nomad_waits_for_it() {
-    let machine = Machine::new();
-    machine.broken.borrow_mut().push("docker");
-    let error = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap_err();
-    assert_eq!(error.to_string(), "docker failed: failed, result exit-code");
-    assert_eq!(error.exit_code(), 6);
-    assert!(error.hint().unwrap().contains("journalctl --unit docker"));
-    assert!(!machine.log.borrow().contains(&"start nomad".to_owned()));
-    // What was wrong is put right, and the next run goes on from there.
-    machine.broken.borrow_mut().clear();
-    apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
-    let desired = Wanted::new(nomad_client("a"), versions((1, 11, 0))).on(&machine);
-    assert_converged(&machine, &desired, "after a failure");
-}
-
-#[test]
-fn a_unit_that_never_comes_up_is_waited_for_by_the_next_run_too() {
-    let machine = Machine::new();
-    machine.restless.borrow_mut().push("docker");
-    for _ in 0..2 {
-        let error = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "docker does not do its work (it is still starting: auto-restart, result exit-code), 1 s after its \
-             start was asked for"
-        );
-        assert!(!machine.log.borrow().contains(&"start nomad".to_owned()));
-    }
-    machine.restless.borrow_mut().clear();
-    machine.log.borrow_mut().clear();
-    apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
-    assert_eq!(*machine.log.borrow(), ["start nomad"]);
-}
-
-#[test]
-fn a_consul_that_does_not_answer_ends_the_wait_at_its_deadline() {
-    let machine = Machine::new();
-    machine.deaf.set(true);
-    let error = apply(&machine, &consul_server(3), &Binaries::TODAY, Mode::Execute).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "consul does not do its work (nobody listens), 1 s after its start was asked for"
-    );
-}
-
-#[test]
-fn a_missing_credential_helper_is_told() {
-    let machine = Machine::new();
-    let told = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::DryRun).unwrap();
-    assert_eq!(
-        told.notes,
-        ["docker-credential-ecr-login is not installed: images cannot be pulled from ECR"]
-    );
-    machine
-        .files
-        .write_atomic("/usr/bin/docker-credential-ecr-login", b"", 0o755)
-        .unwrap();
-    let told = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::DryRun).unwrap();
-    assert!(told.notes.is_empty());
-}
-
-#[test]
 fn after_a_reboot_nothing_is_restarted_that_need_not_be() {
     let machine = Machine::new();
     let spec = nomad_client("a");
@@ -483,167 +304,6 @@ fn docker_that_runs_is_left_alone() {
         "{:?}",
         machine.log
     );
-}
-
-#[test]
-fn a_dry_run_changes_nothing() {
-    let machine = Machine::new();
-    let before = machine.state();
-    let told = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::DryRun).unwrap();
-    assert!(!told.executed && !told.changes.0.is_empty());
-    assert_eq!(machine.state(), before);
-    let done = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
-    assert_eq!(done.changes, told.changes);
-}
-
-#[test]
-fn what_the_products_refuse_changes_nothing() {
-    let machine = Machine::new();
-    apply(&machine, &nomad_client("good"), &Binaries::TODAY, Mode::Execute).unwrap();
-    let before = machine.state();
-    let strict = Binaries {
-        refuses: Some("bad-pool"),
-        ..Binaries::TODAY
-    };
-    let error = apply(&machine, &nomad_client("bad-pool"), &strict, Mode::Execute).unwrap_err();
-    assert!(error.to_string().contains("Nomad refuses"), "{error}");
-    assert_eq!(error.exit_code(), 2);
-    assert_eq!(machine.state(), before);
-}
-
-/// An operator's file that Consul does not take.
-fn typo(machine: &Machine) -> Binaries {
-    machine
-        .files
-        .write_atomic("/opt/consul/config/zz.json", b"{\"typo\": 1}", 0o640)
-        .unwrap();
-    Binaries {
-        refuses: Some("typo"),
-        ..Binaries::TODAY
-    }
-}
-
-#[test]
-fn an_operators_file_is_judged_together_with_ours() {
-    let machine = Machine::new();
-    apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap();
-    let strict = typo(&machine);
-    let before = machine.state();
-    let error = apply(&machine, &nomad_client("b"), &strict, Mode::Execute).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .ends_with("Consul refuses the configuration of this node; nothing was changed"),
-        "{error}"
-    );
-    assert_eq!(machine.state(), before);
-}
-
-#[test]
-fn what_does_not_run_yet_judges_by_its_start_and_is_stopped_if_it_refuses() {
-    for how in ["fails", "is started again and again"] {
-        let machine = Machine::new();
-        let strict = typo(&machine);
-        match how {
-            "fails" => machine.broken.borrow_mut().push("consul"),
-            _ => machine.restless.borrow_mut().push("consul"),
-        }
-        let timeline = Timeline::new();
-        let error =
-            apply_recorded(&machine, &nomad_client("a"), &strict, Mode::Execute, &timeline).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "Consul refuses the configuration of this node; it was stopped again and does not start at boot"
-        );
-        assert_eq!(error.exit_code(), 2);
-        let consul = machine.units.borrow()["consul"].clone();
-        assert!(!consul.enabled && consul.runs_with.is_none(), "{how}: {consul:?}");
-        assert!(!machine.log.borrow().contains(&"start nomad".to_owned()));
-        let phases = timeline.phases();
-        assert!(
-            phases.iter().any(|phase| phase.name == "consul" && phase.failed),
-            "{phases:?}"
-        );
-        // The typo is taken out, and the node comes up.
-        machine.files.remove("/opt/consul/config/zz.json").unwrap();
-        machine.broken.borrow_mut().clear();
-        machine.restless.borrow_mut().clear();
-        apply(&machine, &nomad_client("a"), &strict, Mode::Execute).unwrap();
-        let desired = Wanted::new(nomad_client("a"), versions((1, 11, 0))).on(&machine);
-        assert_converged(&machine, &desired, how);
-    }
-}
-
-#[test]
-fn a_unit_that_fails_with_a_good_configuration_is_waited_for() {
-    let machine = Machine::new();
-    machine.restless.borrow_mut().push("nomad");
-    let error = apply(&machine, &nomad_client("a"), &Binaries::TODAY, Mode::Execute).unwrap_err();
-    assert!(
-        error.to_string().starts_with("nomad does not do its work"),
-        "{error}"
-    );
-    assert!(machine.units.borrow()["nomad"].runs_with.is_some());
-}
-
-/// What was decided about when Consul and Nomad judge, in one word each.
-fn judgements(timeline: &Timeline) -> Vec<String> {
-    let about = |decision: &Decision| decision.subject.ends_with("judges its configuration");
-    let decisions = timeline.decisions();
-    decisions
-        .iter()
-        .filter(|decision| about(decision))
-        .map(|decision| decision.choice.clone())
-        .collect()
-}
-
-#[test]
-fn nothing_that_runs_is_restarted_before_its_product_judged() {
-    let machine = Machine::new();
-    let run = |pool: &str| {
-        let timeline = Timeline::new();
-        apply_recorded(
-            &machine,
-            &nomad_client(pool),
-            &Binaries::TODAY,
-            Mode::Execute,
-            &timeline,
-        )
-        .unwrap();
-        judgements(&timeline)
-    };
-    for product in ["consul", "nomad"] {
-        let binary = format!("/opt/{product}/bin/{product}");
-        machine.files.write_atomic(binary, b"binary", 0o755).unwrap();
-    }
-    assert_eq!(run("a"), ["by its start", "by its start"]);
-    // Consul accepted its configuration by starting with it; Nomad's is another now.
-    assert_eq!(run("b"), ["not again", "before any change"]);
-    // What a unit was started with is forgotten: it must be restarted, and what it took is taken again.
-    machine.files.remove("/run").unwrap();
-    assert_eq!(run("b"), ["not again", "not again"]);
-    assert_eq!(run("c"), ["not again", "before any change"]);
-}
-
-#[test]
-fn the_start_of_consul_and_docker_is_asked_before_definitions_are_read() {
-    let changes = apply(
-        &Machine::new(),
-        &nomad_client("a"),
-        &Binaries::TODAY,
-        Mode::DryRun,
-    )
-    .unwrap()
-    .changes;
-    let told: Vec<String> = changes.0.iter().map(ToString::to_string).collect();
-    let place = |words: &str| told.iter().position(|line| line == words).unwrap();
-    let reload = place("reload the service manager's definitions");
-    assert!(place("start consul") < reload && place("start docker") < reload);
-    // Nomad has a definition of its own, and needs both.
-    assert!(reload < place("wait for consul") && place("wait for docker") < place("start nomad"));
-    assert!(told.iter().all(|line| !line.starts_with("write")
-        || line < &told[place("start consul")]
-        || place(line) < place("start consul")));
 }
 
 #[test]

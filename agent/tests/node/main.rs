@@ -16,11 +16,13 @@ mod first_start;
 mod guide;
 mod health;
 mod imds;
+mod judgement;
 mod products;
 mod reconcile;
 mod secrets;
 mod settings;
 mod sources;
+mod starts;
 mod templates;
 mod watch;
 
