@@ -229,25 +229,51 @@ pub(crate) async fn delete_namespace(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Unmounts what is mounted at `target`, lazily if something still uses it.
+/// Unmounts what is mounted at `target`, lazily if something still uses it, and waits until its disk is free: a process
+/// with a mount namespace of its own keeps the file system alive until it has ended, however soon `umount` returned.
 pub(crate) async fn unmount(target: &Path) -> anyhow::Result<()> {
-    let mounted = |path: &Path| {
-        let wanted = path.to_string_lossy().into_owned();
-        fs::read_to_string("/proc/self/mountinfo").is_ok_and(|text| {
-            text.lines()
-                .any(|line| line.split(' ').nth(4) == Some(wanted.as_str()))
-        })
-    };
+    let device = mounted(target);
+    let backing = device.as_deref().and_then(backing_file);
     for attempt in 0..50 {
-        if !mounted(target) {
-            return Ok(());
+        if mounted(target).is_none() {
+            break;
         }
         if run("umount", [target]).await.is_err() && attempt > 20 {
             run("umount", [Path::new("--lazy"), target]).await?;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    anyhow::bail!("{} stays mounted", target.display());
+    anyhow::ensure!(mounted(target).is_none(), "{} stays mounted", target.display());
+    let (Some(device), Some(file)) = (device, backing) else {
+        return Ok(());
+    };
+    for _ in 0..500 {
+        // The kernel lets go of the file with the last mount; the device may serve another one by now.
+        if backing_file(&device).as_ref() != Some(&file) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    anyhow::bail!("{file} is unmounted here, and stays in use in another mount namespace")
+}
+
+/// What is mounted at `target`: a device, or the name of what is none.
+fn mounted(target: &Path) -> Option<String> {
+    let wanted = target.to_string_lossy().into_owned();
+    let text = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    text.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let here = before.split(' ').nth(4) == Some(wanted.as_str());
+        let source = after.split(' ').nth(1)?;
+        here.then(|| source.to_owned())
+    })
+}
+
+/// The file behind a loop device; none if it serves none.
+fn backing_file(device: &str) -> Option<String> {
+    let name = device.strip_prefix("/dev/")?;
+    let file = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
+    Some(file.trim_end().to_owned())
 }
 
 /// The root of each cgroup hierarchy of this host; one for version 2, several for version 1.
@@ -368,6 +394,50 @@ mod tests {
         assert_eq!(told, ["process sleep"]);
         assert!(!child.wait().unwrap().success(), "it was killed");
         assert!(records.all().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_disk_is_free_only_when_no_mount_namespace_has_it() {
+        if !nix::unistd::Uid::effective().is_root() {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "CI must run this as root: it mounts"
+            );
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, target) = (folder.path().join("disk"), folder.path().join("root"));
+        let file = fs::File::create(&disk).unwrap();
+        file.set_len(4 << 20).unwrap();
+        fs::create_dir(&target).unwrap();
+        let disk = disk.as_os_str();
+        run("mke2fs", ["-q".as_ref(), "-t".as_ref(), "ext4".as_ref(), disk])
+            .await
+            .unwrap();
+        run(
+            "mount",
+            ["-o".as_ref(), "loop".as_ref(), disk, target.as_os_str()],
+        )
+        .await
+        .unwrap();
+        let mut other = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sleep", "1"])
+            .spawn()
+            .unwrap();
+        // Until it has its own namespace.
+        let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+        while fs::read_link(format!("/proc/{}/ns/mnt", other.id())).unwrap() == own {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let start = Instant::now();
+        unmount(&target).await.unwrap();
+        let waited = start.elapsed();
+        assert!(
+            waited > Duration::from_millis(500),
+            "it was told free after {waited:?}"
+        );
+        run("e2fsck", ["-f".as_ref(), "-n".as_ref(), disk]).await.unwrap();
+        assert!(other.wait().unwrap().success());
     }
 
     #[tokio::test]
