@@ -10,3 +10,4 @@ pub mod error;
 pub mod host;
 pub mod node;
 pub mod output;
+pub mod world;

@@ -1,29 +1,26 @@
 //! Owns the life of one call: sign, send, judge, and try again while that may help and the deadline allows it.
 //! Touches the network and the metadata service.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::credentials::{Credentials, Provider};
 use super::endpoint::{self, Service, Variant};
 use super::environment::Environment;
 use super::error::{AwsError, Kind, said};
 use super::refusal::{Refusal, Verdict};
+use super::retry::{Met, Retry};
 use super::sign::{self, Signable};
-use super::transport::{Reply, Transport, Trouble};
+use super::transport::Transport;
 use crate::host::Files;
-use crate::node::wait::{self, Backoff, WaitError};
+use crate::world::{Outgoing, Reply, Trouble, World};
 
 /// Longest time for one call with all its tries, unless told otherwise.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Pauses between tries are any length up to these. The longest one keeps thousands of nodes that were refused
-/// together below what Parameter Store answers, and still ends soon after there is room.
-const BACKOFF: Backoff = Backoff {
-    first: Duration::from_millis(200),
-    longest: Duration::from_secs(20),
-};
+/// Longest time for one call that the service has no room for, where many nodes ask for the same at once: Parameter
+/// Store's smallest throughput, 40 a second, serves 36,000 calls in it.
+pub const PATIENCE: Duration = Duration::from_mins(15);
 
 /// A try that ends closer to the deadline than this tells nothing new.
 const TELLING: Duration = Duration::from_millis(200);
@@ -48,6 +45,8 @@ pub struct Settings {
     pub files: Files,
     /// Longest time for one call with all its tries.
     pub deadline: Duration,
+    /// Where its clients live; none is this machine and its network.
+    pub world: Option<Arc<dyn World>>,
 }
 
 impl Settings {
@@ -64,6 +63,7 @@ impl Settings {
             environment,
             files: Files::new("/"),
             deadline: DEADLINE,
+            world: None,
         }
     }
 }
@@ -73,13 +73,14 @@ impl Settings {
 pub struct Client {
     shared: Arc<Shared>,
     deadline: Duration,
+    patience: Duration,
 }
 
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
     credentials: Provider,
-    transport: Transport,
+    world: Arc<dyn World>,
 }
 
 /// One request, ready but for its signature.
@@ -103,13 +104,24 @@ enum Outcome<T> {
 impl Client {
     /// A client. It asks nothing and reads nothing before its first call.
     pub fn new(settings: Settings) -> Self {
+        let world = settings.world.clone();
         let shared = Shared {
-            credentials: Provider::new(settings.environment.clone(), settings.imds.clone()),
-            transport: Transport::new(settings.files.clone(), settings.environment.clone()),
+            credentials: Provider::new(
+                settings.environment.clone(),
+                settings.imds.clone(),
+                world.clone(),
+            ),
+            world: world.unwrap_or_else(|| {
+                Arc::new(Transport::new(
+                    settings.files.clone(),
+                    settings.environment.clone(),
+                ))
+            }),
             settings,
         };
         Self {
             deadline: shared.settings.deadline,
+            patience: shared.settings.deadline,
             shared: Arc::new(shared),
         }
     }
@@ -120,6 +132,17 @@ impl Client {
         Self {
             shared: Arc::clone(&self.shared),
             deadline,
+            patience: deadline,
+        }
+    }
+
+    /// The same client, which goes on for `patience` where a service says that it takes no more requests now. The
+    /// deadline is then for how long a service may be silent or broken.
+    #[must_use]
+    pub fn patient(&self, patience: Duration) -> Self {
+        Self {
+            patience,
+            ..self.clone()
         }
     }
 
@@ -146,69 +169,70 @@ impl Client {
         request: &Request<'_>,
         read: impl Fn(&[u8]) -> Result<T, String>,
     ) -> Result<(T, u32), AwsError> {
-        let start = Instant::now();
+        let world = &*self.shared.world;
+        let start = world.ticks();
+        let since = || world.ticks().saturating_sub(start);
+        let mut retry = Retry::new(self.deadline, self.patience);
         let mut tries = 0;
         let mut renewed = false;
         let mut last = None;
-        let ended = wait::until_spread(self.deadline, BACKOFF, || {
-            loop {
-                tries += 1;
-                match self.attempt(request, start, &read)? {
-                    Outcome::Done(answer) => return Ok(ControlFlow::Break(answer)),
-                    Outcome::Passing(kind) => {
-                        let reason = kind.to_string();
-                        // A last try that had no time to succeed does not hide why the others failed.
-                        if last.is_none() || start.elapsed() + TELLING < self.deadline {
-                            last = Some(kind);
-                        }
-                        return Ok(ControlFlow::Continue(reason));
+        let kind = loop {
+            tries += 1;
+            let outcome = match self.attempt(request, since(), retry.left(since()), &read) {
+                Ok(outcome) => outcome,
+                Err(kind) => break kind,
+            };
+            let (met, kind) = match outcome {
+                Outcome::Done(answer) => return Ok((answer, tries)),
+                Outcome::Passing(kind @ Kind::Throttled { .. }) => (Met::Throttling, kind),
+                Outcome::Passing(kind) => (Met::Trouble, kind),
+                Outcome::Credentials(kind, credentials) => {
+                    let newer = self.shared.credentials.forget(&credentials);
+                    if renewed || !newer {
+                        break kind;
                     }
-                    Outcome::Credentials(kind, credentials) => {
-                        let newer = self.shared.credentials.forget(&credentials);
-                        if renewed || !newer {
-                            return Err(kind);
-                        }
-                        renewed = true;
-                    }
+                    renewed = true;
+                    continue;
                 }
-            }
-        });
-        let failed = |kind| AwsError {
+            };
+            let now = since();
+            let pause = retry.pause(met, now, world.chance());
+            // A last try that had no time to succeed does not hide why the others failed.
+            let told = match last {
+                Some(earlier) if retry.left(now) <= TELLING => earlier,
+                _ => kind,
+            };
+            let Some(pause) = pause else { break told };
+            last = Some(told);
+            world.pause(pause);
+        };
+        Err(AwsError {
             action: request.action,
             tries,
-            after: start.elapsed(),
+            after: since(),
             kind,
-        };
-        match ended {
-            Ok(answer) => Ok((answer, tries)),
-            Err(WaitError::Probe(kind)) => Err(failed(kind)),
-            Err(WaitError::Deadline { last_reason, .. }) => {
-                let kind = last.unwrap_or_else(|| Kind::Unavailable {
-                    endpoint: self.endpoint(request.service),
-                    reason: last_reason,
-                });
-                Err(failed(kind))
-            }
-        }
+        })
     }
 
     fn attempt<T>(
         &self,
         request: &Request<'_>,
-        start: Instant,
+        since: Duration,
+        left: Duration,
         read: impl Fn(&[u8]) -> Result<T, String>,
     ) -> Result<Outcome<T>, Kind> {
-        let left = || self.deadline.saturating_sub(start.elapsed());
-        let credentials = match self.shared.credentials.get(left()) {
+        let world = &*self.shared.world;
+        let begun = world.ticks();
+        let credentials = match self.shared.credentials.get(left) {
             Ok(credentials) => credentials,
-            Err(error) if error.may_pass() && start.elapsed() < ROLE_PATIENCE => {
+            Err(error) if error.may_pass() && since < ROLE_PATIENCE => {
                 return Ok(Outcome::Passing(Kind::Credentials(error)));
             }
             Err(error) => return Err(Kind::Credentials(error)),
         };
         let endpoint = self.endpoint(request.service);
         let url = format!("{endpoint}/");
-        let time = SystemTime::now();
+        let time = world.now();
         let signable = Signable {
             method: "POST",
             url: &url,
@@ -219,16 +243,19 @@ impl Client {
             time,
         };
         let signature = sign::headers(&signable, &credentials).map_err(Kind::Configuration)?;
-        let headers: Vec<(&str, String)> = request
-            .headers
-            .iter()
-            .map(|(name, value)| (*name, (*value).to_owned()))
-            .chain(signature)
-            .collect();
-        match self.shared.transport.post(&url, &headers, request.body, left()) {
+        let signed = signature.iter().map(|(name, value)| (*name, value.as_str()));
+        let headers: Vec<(&str, &str)> = request.headers.iter().copied().chain(signed).collect();
+        let outgoing = Outgoing {
+            method: signable.method,
+            url: &url,
+            headers: &headers,
+            body: request.body,
+            within: left.saturating_sub(world.ticks().saturating_sub(begun)),
+        };
+        match world.exchange(&outgoing) {
             Err(Trouble::Configuration(reason)) => Err(Kind::Configuration(reason)),
             Err(Trouble::Distrust(reason)) => Err(Kind::Distrusted { endpoint, reason }),
-            Err(Trouble::Passing(reason)) => Ok(Outcome::Passing(Kind::Unavailable { endpoint, reason })),
+            Err(Trouble::Silence(reason) | Trouble::Passing(reason)) => Ok(Outcome::Passing(Kind::Unavailable { endpoint, reason })),
             Ok(reply) if reply.status == 200 => Ok(match read(&reply.body) {
                 Ok(answer) => Outcome::Done(answer),
                 Err(reason) => Outcome::Passing(Kind::Unavailable { endpoint, reason }),

@@ -2,7 +2,7 @@
 //! Touches the metadata service.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::environment::Environment;
 use super::secret::Secret;
 use crate::node::sources::{Imds, ImdsError, imds};
+use crate::world::World;
 
 /// Keys that sign requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,18 +99,25 @@ const MARGIN: Duration = Duration::from_mins(4);
 pub(super) struct Provider {
     environment: Environment,
     imds: String,
+    world: Option<Arc<dyn World>>,
     held: Mutex<Option<Credentials>>,
 }
 
 impl Provider {
     /// `imds` is the metadata service; none leaves it to `AWS_EC2_METADATA_SERVICE_ENDPOINT` and the usual address.
-    pub(super) fn new(environment: Environment, imds: Option<String>) -> Self {
+    /// Without a world it is asked over the network.
+    pub(super) fn new(
+        environment: Environment,
+        imds: Option<String>,
+        world: Option<Arc<dyn World>>,
+    ) -> Self {
         let told = environment
             .get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
             .map(str::to_owned);
         Self {
             imds: imds.or(told).unwrap_or_else(|| imds::DEFAULT_URL.to_owned()),
             environment,
+            world,
             held: Mutex::default(),
         }
     }
@@ -118,7 +126,7 @@ impl Provider {
     pub(super) fn get(&self, budget: Duration) -> Result<Credentials, CredentialsError> {
         // Held while asking, so that many threads ask once.
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(credentials) = held.as_ref().filter(|credentials| lasts(credentials)) {
+        if let Some(credentials) = held.as_ref().filter(|credentials| self.holds(credentials, MARGIN)) {
             return Ok(credentials.clone());
         }
         let found = match from_environment(&self.environment)? {
@@ -126,7 +134,10 @@ impl Provider {
             None => match self.ask_role(budget) {
                 Ok(credentials) => credentials,
                 // Old ones are better than none as long as they hold.
-                Err(error) => held.clone().filter(holds).ok_or(error)?,
+                Err(error) => held
+                    .clone()
+                    .filter(|credentials| self.holds(credentials, Duration::ZERO))
+                    .ok_or(error)?,
             },
         };
         *held = Some(found.clone());
@@ -146,11 +157,24 @@ impl Provider {
         refused.source != Source::Environment
     }
 
+    /// Whether credentials are good for some time yet.
+    fn holds(&self, credentials: &Credentials, margin: Duration) -> bool {
+        let now = self
+            .world
+            .as_ref()
+            .map_or_else(SystemTime::now, |world| world.now());
+        credentials.expires.is_none_or(|expires| expires > now + margin)
+    }
+
     fn ask_role(&self, budget: Duration) -> Result<Credentials, CredentialsError> {
         if self.environment.is_true("AWS_EC2_METADATA_DISABLED") {
             return Err(CredentialsError::Disabled);
         }
-        let found = Imds::new(&self.imds, budget).role_credentials()?;
+        let mut imds = match &self.world {
+            Some(world) => Imds::in_world(&self.imds, budget, Arc::clone(world)),
+            None => Imds::new(&self.imds, budget),
+        };
+        let found = imds.role_credentials()?;
         let found = found.ok_or_else(|| CredentialsError::NoRole {
             url: self.imds.clone(),
         })?;
@@ -162,18 +186,6 @@ impl Provider {
             source: Source::Role(found.role),
         })
     }
-}
-
-fn lasts(credentials: &Credentials) -> bool {
-    credentials
-        .expires
-        .is_none_or(|expires| expires > SystemTime::now() + MARGIN)
-}
-
-fn holds(credentials: &Credentials) -> bool {
-    credentials
-        .expires
-        .is_none_or(|expires| expires > SystemTime::now())
 }
 
 fn from_environment(environment: &Environment) -> Result<Option<Credentials>, CredentialsError> {
@@ -203,7 +215,7 @@ mod tests {
     #[test]
     fn the_environment_comes_first_and_half_of_it_is_an_error() {
         let both = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "planted")];
-        let provider = Provider::new(both.into_iter().collect(), Some("http://127.0.0.1:1".to_owned()));
+        let provider = Provider::new(both.into_iter().collect(), Some("http://127.0.0.1:1".to_owned()), None);
         let found = provider.get(Duration::ZERO).unwrap();
         assert_eq!(found.source, Source::Environment);
         assert!(!format!("{found:?} {provider:?}").contains("planted"));
@@ -219,7 +231,7 @@ mod tests {
     #[test]
     fn a_forbidden_metadata_service_is_not_asked() {
         let environment: Environment = [("AWS_EC2_METADATA_DISABLED", "true")].into_iter().collect();
-        let error = Provider::new(environment, None)
+        let error = Provider::new(environment, None, None)
             .get(Duration::from_secs(30))
             .unwrap_err();
         assert!(matches!(error, CredentialsError::Disabled), "{error}");

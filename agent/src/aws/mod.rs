@@ -20,13 +20,14 @@ mod names;
 mod partition;
 mod query;
 mod refusal;
+mod retry;
 mod secret;
 mod sign;
 mod transport;
 mod trust;
 
 pub use autoscaling::{Group, Held, LifecycleHook, LifecycleResult, Membership, Transition};
-pub use client::{Client, DEADLINE, Settings};
+pub use client::{Client, DEADLINE, PATIENCE, Settings};
 pub use credentials::{Credentials, CredentialsError, Source};
 pub use ec2::Volume;
 pub use endpoint::Variant;

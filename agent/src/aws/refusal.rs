@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
-use super::transport::Reply;
+use crate::world::Reply;
 
 /// A service's no.
 #[derive(Debug, Clone, PartialEq, Eq)]

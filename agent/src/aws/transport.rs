@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::DefaultConnector;
@@ -15,6 +15,7 @@ use super::environment::Environment;
 use super::names::Names;
 use super::trust;
 use crate::host::Files;
+use crate::world::{Outgoing, Reply, Trouble, World};
 
 /// Longest time for a connection, TLS included. Connections inside a region take milliseconds.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -27,31 +28,6 @@ const LEAST: Duration = Duration::from_millis(100);
 
 /// Answers above this are refused. A description of an Auto Scaling group takes some 500 bytes for each instance.
 const LARGEST: u64 = 8 * 1024 * 1024;
-
-/// What came back.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: u16,
-    /// May hold secrets.
-    pub(super) body: Zeroizing<Vec<u8>>,
-    /// The service's clock.
-    pub(super) date: Option<SystemTime>,
-    /// The service's name for this request.
-    pub(super) request_id: Option<String>,
-    /// The service's name for an error, where it tells it in a header.
-    pub(super) error_type: Option<String>,
-}
-
-/// Nothing usable came back.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// The way is set up wrongly.
-    Configuration(String),
-    /// The other side's certificate is not trusted.
-    Distrust(String),
-    /// May pass.
-    Passing(String),
-}
 
 /// Keeps connections alive; threads share it. Certificates are read when the first connection needs them.
 pub(super) struct Transport {
@@ -81,46 +57,6 @@ impl Transport {
             environment,
             agents: Mutex::default(),
         }
-    }
-
-    /// Sends one request and reads its answer, all within `left`.
-    pub(super) fn post(
-        &self,
-        url: &str,
-        headers: &[(&str, String)],
-        body: &[u8],
-        left: Duration,
-    ) -> Result<Reply, Trouble> {
-        let agent = self.agent(url).map_err(Trouble::Configuration)?;
-        let left = left.max(LEAST);
-        let mut request = agent
-            .post(url)
-            .config()
-            .timeout_global(Some(left))
-            .timeout_connect(Some(CONNECT.min(left)))
-            // A try that hangs must leave time for another one.
-            .timeout_recv_response(Some(ANSWER.min((left / 2).max(LEAST))))
-            .build();
-        for (name, value) in headers {
-            request = request.header(*name, value);
-        }
-        let mut response = request.send(body).map_err(|error| trouble(&error))?;
-        let header = |name: &str| {
-            let value = response.headers().get(name)?.to_str().ok()?;
-            Some(value.to_owned())
-        };
-        let date = header("date").and_then(|date| httpdate::parse_http_date(&date).ok());
-        let request_id = header("x-amzn-requestid").or_else(|| header("x-amz-request-id"));
-        let error_type = header("x-amzn-errortype");
-        let status = response.status().as_u16();
-        let body = response.body_mut().with_config().limit(LARGEST).read_to_vec();
-        Ok(Reply {
-            status,
-            body: Zeroizing::new(body.map_err(|error| trouble(&error))?),
-            date,
-            request_id,
-            error_type,
-        })
     }
 
     fn agent(&self, url: &str) -> Result<ureq::Agent, String> {
@@ -166,6 +102,46 @@ impl Transport {
     }
 }
 
+impl World for Transport {
+    fn exchange(&self, outgoing: &Outgoing<'_>) -> Result<Reply, Trouble> {
+        let agent = self.agent(outgoing.url).map_err(Trouble::Configuration)?;
+        let left = outgoing.within.max(LEAST);
+        let mut request = ureq::http::Request::builder()
+            .method(outgoing.method)
+            .uri(outgoing.url);
+        for (name, value) in outgoing.headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(outgoing.body)
+            .map_err(|error| Trouble::Configuration(format!("{} cannot be asked: {error}", outgoing.url)))?;
+        let request = agent
+            .configure_request(request)
+            .timeout_global(Some(left))
+            .timeout_connect(Some(CONNECT.min(left)))
+            // A try that hangs must leave time for another one.
+            .timeout_recv_response(Some(ANSWER.min((left / 2).max(LEAST))))
+            .build();
+        let mut response = agent.run(request).map_err(|error| trouble(&error))?;
+        let header = |name: &str| {
+            let value = response.headers().get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        };
+        let date = header("date").and_then(|date| httpdate::parse_http_date(&date).ok());
+        let request_id = header("x-amzn-requestid").or_else(|| header("x-amz-request-id"));
+        let error_type = header("x-amzn-errortype");
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(LARGEST).read_to_vec();
+        Ok(Reply {
+            status,
+            body: Zeroizing::new(body.map_err(|error| trouble(&error))?),
+            date,
+            request_id,
+            error_type,
+        })
+    }
+}
+
 /// The proxy for a host, by the variables that all programs know.
 fn proxy(environment: &Environment, scheme: &str, host: &str) -> Option<String> {
     let proxy = environment.in_either_case(&format!("{scheme}_proxy"))?;
@@ -191,6 +167,9 @@ fn trouble(error: &ureq::Error) -> Trouble {
         (Some(rustls::Error::InvalidCertificate(reason)), _) => Trouble::Distrust(format!("{reason:?}")),
         (Some(other), _) => Trouble::Passing(other.to_string()),
         (None, ureq::Error::HostNotFound) => Trouble::Passing("the name of the host is not known".to_owned()),
+        (None, ureq::Error::Timeout(ureq::Timeout::RecvResponse)) => {
+            Trouble::Silence(format!("no answer in time ({})", ureq::Timeout::RecvResponse))
+        }
         (None, ureq::Error::Timeout(which)) => Trouble::Passing(format!("no answer in time ({which})")),
         (None, ureq::Error::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
             Trouble::Passing("the connection is refused".to_owned())
@@ -232,7 +211,13 @@ mod tests {
     fn what_is_no_url_is_told() {
         let transport = Transport::new(Files::new("/"), Environment::default());
         for url in ["127.0.0.1:5000", "ftp://host", "not a url", ""] {
-            let met = transport.post(url, &[], b"", Duration::from_secs(1));
+            let met = transport.exchange(&Outgoing {
+                method: "POST",
+                url,
+                headers: &[],
+                body: b"",
+                within: Duration::from_secs(1),
+            });
             assert!(
                 matches!(&met, Err(Trouble::Configuration(reason)) if reason.contains(url)),
                 "{met:?}"

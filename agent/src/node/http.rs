@@ -1,7 +1,12 @@
 //! Owns the one way the node speaks HTTP: no proxy, no redirect, short timeouts, every status an answer.
 //! Touches the network.
 
+use std::io;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::world::{Outgoing, Reply, Trouble, World};
 
 /// A status and the body that came with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +32,34 @@ pub(crate) fn client(connect: Duration, answer: Duration) -> ureq::Agent {
         .user_agent(concat!("cos-agent/", env!("CARGO_PKG_VERSION")))
         .build()
         .new_agent()
+}
+
+/// The world of a client that speaks plain HTTP. Its own limits make each exchange shorter than it may be.
+#[derive(Debug)]
+pub(crate) struct Plain(pub(crate) ureq::Agent);
+
+impl World for Plain {
+    fn exchange(&self, outgoing: &Outgoing<'_>) -> Result<Reply, Trouble> {
+        let answer = match (outgoing.method, outgoing.headers.first().copied()) {
+            ("GET", header) => get(&self.0, outgoing.url, header),
+            ("PUT", Some(header)) => put(&self.0, outgoing.url, header),
+            (method, _) => return Err(Trouble::Configuration(format!("nothing is sent by {method} here"))),
+        };
+        match answer {
+            Ok(Answer { status, body }) => Ok(Reply {
+                status,
+                body: Zeroizing::new(body),
+                ..Reply::default()
+            }),
+            Err(error @ ureq::Error::Timeout(ureq::Timeout::RecvResponse)) => {
+                Err(Trouble::Silence(error.to_string()))
+            }
+            Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Err(Trouble::Passing("the connection is refused".to_owned()))
+            }
+            Err(error) => Err(Trouble::Passing(error.to_string())),
+        }
+    }
 }
 
 /// Reads one URL.

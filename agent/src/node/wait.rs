@@ -4,10 +4,13 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
 use std::sync::mpsc;
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+
+use crate::world::World;
 
 /// How long to pause between two probes: doubling from the first pause to the longest, each shortened at
 /// random by up to a half, so that many nodes that boot at once do not ask in step.
@@ -55,50 +58,47 @@ pub(crate) fn until<T, E>(
     backoff: Backoff,
     probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
 ) -> Result<T, WaitError<E>> {
-    pausing(deadline, backoff, |pause, left| jitter(pause).min(left), probe)
-}
-
-/// As [`until`], for a service that many nodes share: each pause is any length up to the longest that both backoff
-/// and deadline allow ("full jitter"), so that nodes that were refused together do not come back together, and the
-/// last probe still has some time left.
-pub(crate) fn until_spread<T, E>(
-    deadline: Duration,
-    backoff: Backoff,
-    probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
-) -> Result<T, WaitError<E>> {
-    pausing(deadline, backoff, |pause, left| share(pause.min(left)), probe)
-}
-
-fn pausing<T, E>(
-    deadline: Duration,
-    backoff: Backoff,
-    length: impl Fn(Duration, Duration) -> Duration,
-    probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
-) -> Result<T, WaitError<E>> {
-    let mut pause = backoff.first;
-    let rest = |left| {
-        thread::sleep(length(pause, left));
-        pause = (pause * 2).min(backoff.longest);
+    let mut longest = backoff.first;
+    let rest = |left: Duration| {
+        pause(jitter(longest, chance()).min(left));
+        longest = (longest * 2).min(backoff.longest);
     };
-    resting(deadline, rest, probe)
+    resting(deadline, ticks, rest, probe)
+}
+
+/// As [`until`], by the time of a world.
+pub(crate) fn until_in<T, E>(
+    world: &dyn World,
+    deadline: Duration,
+    backoff: Backoff,
+    probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
+) -> Result<T, WaitError<E>> {
+    let mut longest = backoff.first;
+    let rest = |left: Duration| {
+        world.pause(jitter(longest, world.chance()).min(left));
+        longest = (longest * 2).min(backoff.longest);
+    };
+    resting(deadline, || world.ticks(), rest, probe)
 }
 
 /// Probes until it is ready or `deadline` is over. `rest` is what happens between two probes; it hears what time is left.
 fn resting<T, E>(
     deadline: Duration,
+    ticks: impl Fn() -> Duration,
     mut rest: impl FnMut(Duration),
     mut probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
 ) -> Result<T, WaitError<E>> {
-    let start = Instant::now();
+    let start = ticks();
     loop {
         let last_reason = match probe().map_err(WaitError::Probe)? {
             ControlFlow::Break(ready) => return Ok(ready),
             ControlFlow::Continue(reason) => reason,
         };
-        let left = deadline.saturating_sub(start.elapsed());
+        let after = ticks().saturating_sub(start);
+        let left = deadline.saturating_sub(after);
         if left.is_zero() {
             return Err(WaitError::Deadline {
-                after: start.elapsed(),
+                after,
                 last_reason,
             });
         }
@@ -120,7 +120,7 @@ pub(crate) fn until_rung<T, E>(
     bell: &mut dyn Bell,
     probe: impl FnMut() -> Result<ControlFlow<T, String>, E>,
 ) -> Result<T, WaitError<E>> {
-    resting(deadline, |left| bell.wait(longest.min(left)), probe)
+    resting(deadline, ticks, |left| bell.wait(longest.min(left)), probe)
 }
 
 /// Waits in silence, for a bell that cannot ring.
@@ -140,17 +140,28 @@ pub(crate) fn message<T>(messages: &mpsc::Receiver<T>, pause: Duration) -> Optio
     }
 }
 
-/// Between a half and all of `pause`.
-fn jitter(pause: Duration) -> Duration {
-    pause / 2 + share(pause / 2)
+/// Between a half and all of `pause`, as chance has it.
+pub(crate) fn jitter(pause: Duration, chance: u32) -> Duration {
+    pause / 2 + share(pause / 2, chance)
 }
 
-/// Between nothing and all of `pause`.
-fn share(pause: Duration) -> Duration {
+/// Between nothing and all of `pause`, as chance has it.
+pub(crate) fn share(pause: Duration, chance: u32) -> Duration {
+    pause / 1024 * (chance % 1024)
+}
+
+/// Any number.
+pub(crate) fn chance() -> u32 {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u8(0);
-    let share = u32::try_from(hasher.finish() % 1024).unwrap_or(0);
-    pause / 1024 * share
+    let [one, two, three, four, ..] = hasher.finish().to_le_bytes();
+    u32::from_le_bytes([one, two, three, four])
+}
+
+/// Time since this process asked for the first time; it never jumps.
+pub(crate) fn ticks() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
 }
 
 #[cfg(test)]
@@ -179,7 +190,7 @@ mod tests {
     #[test]
     fn a_pause_is_never_longer_than_asked() {
         for _ in 0..100 {
-            let pause = jitter(Duration::from_millis(100));
+            let pause = jitter(Duration::from_millis(100), chance());
             assert!((50..=100).contains(&pause.as_millis()), "{pause:?}");
         }
     }
@@ -187,21 +198,11 @@ mod tests {
     #[test]
     fn shares_fill_the_whole_pause() {
         let pause = Duration::from_millis(100);
-        let shares: Vec<_> = (0..400).map(|_| share(pause)).collect();
+        let shares: Vec<_> = (0..400).map(|_| share(pause, chance())).collect();
         assert!(shares.iter().all(|share| *share < pause));
         for quarter in 0..4 {
             let inside = |share: &&Duration| share.as_millis() / 25 == quarter;
             assert!(shares.iter().filter(inside).count() > 40, "quarter {quarter}");
         }
-    }
-
-    #[test]
-    fn a_spread_wait_ends_at_its_deadline_too() {
-        let start = Instant::now();
-        let ended: Result<(), WaitError<Infallible>> = until_spread(Duration::from_millis(50), QUICK, || {
-            Ok(ControlFlow::Continue("no".to_owned()))
-        });
-        assert!(matches!(ended, Err(WaitError::Deadline { .. })));
-        assert!(start.elapsed() < Duration::from_secs(2));
     }
 }

@@ -6,18 +6,19 @@
 //! `latest`: dated paths are the documented habit, but stand-ins for the service often know `latest` only.
 //! Several threads may ask at once; they share one token and kept connections.
 
-use std::io;
+use std::mem;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
 
 use super::InstanceFacts;
-use crate::node::http::{self, Answer};
+use crate::node::http::{self, Plain};
 use crate::node::wait::{self, Backoff, WaitError};
+use crate::world::{Outgoing, Reply, Trouble, World};
 
 /// The service's address on every EC2 instance.
 pub const DEFAULT_URL: &str = "http://169.254.169.254";
@@ -120,7 +121,7 @@ impl ImdsError {
 
 /// What one request met.
 enum Met {
-    Answer(Answer),
+    Answer(Reply),
     /// May pass: worth another try within the budget.
     Passing(String),
 }
@@ -128,10 +129,11 @@ enum Met {
 /// The client. It asks for a token once, and again when the service forgot it.
 #[derive(Debug)]
 pub struct Imds {
-    agent: ureq::Agent,
+    world: Arc<dyn World>,
     base: String,
     budget: Duration,
-    start: Instant,
+    /// When the budget began, in ticks.
+    start: Duration,
     token: Mutex<Option<String>>,
     retries: AtomicU32,
 }
@@ -139,11 +141,16 @@ pub struct Imds {
 impl Imds {
     /// A client of the service at `base` whose answers must all come within `budget` from now.
     pub fn new(base: &str, budget: Duration) -> Self {
+        Self::in_world(base, budget, Arc::new(Plain(http::client(CONNECT, ANSWER))))
+    }
+
+    /// As [`Imds::new`], in another world than this machine's.
+    pub fn in_world(base: &str, budget: Duration, world: Arc<dyn World>) -> Self {
         Self {
-            agent: http::client(CONNECT, ANSWER),
             base: base.trim_end_matches('/').to_owned(),
             budget,
-            start: Instant::now(),
+            start: world.ticks(),
+            world,
             token: Mutex::new(None),
             retries: AtomicU32::new(0),
         }
@@ -174,7 +181,7 @@ impl Imds {
     /// Gives what is asked from now on a budget of its own: for whoever asks again and again, all day long.
     pub(crate) fn begin(&mut self, budget: Duration) {
         self.budget = budget;
-        self.start = Instant::now();
+        self.start = self.world.ticks();
     }
 
     /// Who and where this machine is.
@@ -244,22 +251,36 @@ impl Imds {
                 ControlFlow::Break(token) => token,
                 ControlFlow::Continue(reason) => return Ok(ControlFlow::Continue(reason)),
             };
-            let met = http::get(&imds.agent, &url, Some(("X-aws-ec2-metadata-token", &token)));
+            let met = imds.exchange("GET", &url, ("X-aws-ec2-metadata-token", &token));
             match judge(&url, met)? {
-                Met::Answer(Answer { status: 200, body }) => Ok(ControlFlow::Break(Some(body))),
-                Met::Answer(Answer { status: 404, .. }) => Ok(ControlFlow::Break(None)),
-                Met::Answer(Answer { status: 401, .. }) => {
+                Met::Answer(Reply {
+                    status: 200,
+                    mut body,
+                    ..
+                }) => Ok(ControlFlow::Break(Some(mem::take(&mut *body)))),
+                Met::Answer(Reply { status: 404, .. }) => Ok(ControlFlow::Break(None)),
+                Met::Answer(Reply { status: 401, .. }) => {
                     imds.forget(&token);
                     Ok(ControlFlow::Continue(
                         "it does not know the token (401)".to_owned(),
                     ))
                 }
-                Met::Answer(Answer { status, .. }) => Err(ImdsError::Status {
+                Met::Answer(Reply { status, .. }) => Err(ImdsError::Status {
                     url: url.clone(),
                     status,
                 }),
                 Met::Passing(reason) => Ok(ControlFlow::Continue(reason)),
             }
+        })
+    }
+
+    fn exchange(&self, method: &str, url: &str, header: (&str, &str)) -> Result<Reply, Trouble> {
+        self.world.exchange(&Outgoing {
+            method,
+            url,
+            headers: &[header],
+            body: &[],
+            within: CONNECT + 2 * ANSWER,
         })
     }
 
@@ -270,9 +291,10 @@ impl Imds {
         withheld: &mut bool,
         mut probe: impl FnMut(&Self, &mut bool) -> Result<ControlFlow<T, String>, ImdsError>,
     ) -> Result<T, ImdsError> {
-        let left = self.budget.saturating_sub(self.start.elapsed());
+        let spent = || self.world.ticks().saturating_sub(self.start);
+        let left = self.budget.saturating_sub(spent());
         let mut tries: u32 = 0;
-        let ended = wait::until(left, BACKOFF, || {
+        let ended = wait::until_in(&*self.world, left, BACKOFF, || {
             tries += 1;
             probe(self, withheld)
         });
@@ -280,7 +302,7 @@ impl Imds {
         ended.map_err(|error| match error {
             WaitError::Deadline { last_reason, .. } => ImdsError::Silent {
                 url: url.to_owned(),
-                after: self.start.elapsed(),
+                after: spent(),
                 last_reason,
                 token_withheld: *withheld,
             },
@@ -311,36 +333,38 @@ impl Imds {
 
     fn ask_token(&self, withheld: &mut bool) -> Result<ControlFlow<String, String>, ImdsError> {
         let url = self.url("api/token");
-        let met = http::put(
-            &self.agent,
+        let met = self.exchange(
+            "PUT",
             &url,
             ("X-aws-ec2-metadata-token-ttl-seconds", TOKEN_LIFE),
         );
         // A reply to PUT leaves the service with a small time to live, so that it dies on a second hop.
-        *withheld = matches!(met, Err(ureq::Error::Timeout(ureq::Timeout::RecvResponse)));
+        *withheld = matches!(met, Err(Trouble::Silence(_)));
         match judge(&url, met)? {
-            Met::Answer(Answer { status: 200, body }) => Ok(ControlFlow::Break(
+            Met::Answer(Reply { status: 200, body, .. }) => Ok(ControlFlow::Break(
                 String::from_utf8_lossy(&body).trim().to_owned(),
             )),
-            Met::Answer(Answer { status, .. }) => Err(ImdsError::Status { url, status }),
+            Met::Answer(Reply { status, .. }) => Err(ImdsError::Status { url, status }),
             Met::Passing(reason) => Ok(ControlFlow::Continue(reason)),
         }
     }
 }
 
 /// Sorts what a request met: 403 is final, 429, 5xx and trouble on the way may pass, the rest is an answer.
-fn judge(url: &str, met: Result<Answer, ureq::Error>) -> Result<Met, ImdsError> {
+fn judge(url: &str, met: Result<Reply, Trouble>) -> Result<Met, ImdsError> {
     match met {
-        Ok(Answer { status: 403, .. }) => Err(ImdsError::Disabled { url: url.to_owned() }),
-        Ok(Answer {
+        Ok(Reply { status: 403, .. }) => Err(ImdsError::Disabled { url: url.to_owned() }),
+        Ok(Reply {
             status: status @ (429 | 500..),
             ..
         }) => Ok(Met::Passing(format!("it answers {status}"))),
         Ok(answer) => Ok(Met::Answer(answer)),
-        Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            Ok(Met::Passing("the connection is refused".to_owned()))
-        }
-        Err(error) => Ok(Met::Passing(error.to_string())),
+        Err(
+            Trouble::Configuration(reason)
+            | Trouble::Distrust(reason)
+            | Trouble::Silence(reason)
+            | Trouble::Passing(reason),
+        ) => Ok(Met::Passing(reason)),
     }
 }
 
