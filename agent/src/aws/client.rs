@@ -106,11 +106,7 @@ impl Client {
     pub fn new(settings: Settings) -> Self {
         let world = settings.world.clone();
         let shared = Shared {
-            credentials: Provider::new(
-                settings.environment.clone(),
-                settings.imds.clone(),
-                world.clone(),
-            ),
+            credentials: Provider::new(settings.environment.clone(), settings.imds.clone(), world.clone()),
             world: world.unwrap_or_else(|| {
                 Arc::new(Transport::new(
                     settings.files.clone(),
@@ -255,7 +251,9 @@ impl Client {
         match world.exchange(&outgoing) {
             Err(Trouble::Configuration(reason)) => Err(Kind::Configuration(reason)),
             Err(Trouble::Distrust(reason)) => Err(Kind::Distrusted { endpoint, reason }),
-            Err(Trouble::Silence(reason) | Trouble::Passing(reason)) => Ok(Outcome::Passing(Kind::Unavailable { endpoint, reason })),
+            Err(Trouble::Silence(reason) | Trouble::Passing(reason)) => {
+                Ok(Outcome::Passing(Kind::Unavailable { endpoint, reason }))
+            }
             Ok(reply) if reply.status == 200 => Ok(match read(&reply.body) {
                 Ok(answer) => Outcome::Done(answer),
                 Err(reason) => Outcome::Passing(Kind::Unavailable { endpoint, reason }),

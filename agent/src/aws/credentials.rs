@@ -106,11 +106,7 @@ pub(super) struct Provider {
 impl Provider {
     /// `imds` is the metadata service; none leaves it to `AWS_EC2_METADATA_SERVICE_ENDPOINT` and the usual address.
     /// Without a world it is asked over the network.
-    pub(super) fn new(
-        environment: Environment,
-        imds: Option<String>,
-        world: Option<Arc<dyn World>>,
-    ) -> Self {
+    pub(super) fn new(environment: Environment, imds: Option<String>, world: Option<Arc<dyn World>>) -> Self {
         let told = environment
             .get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
             .map(str::to_owned);
@@ -126,7 +122,10 @@ impl Provider {
     pub(super) fn get(&self, budget: Duration) -> Result<Credentials, CredentialsError> {
         // Held while asking, so that many threads ask once.
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(credentials) = held.as_ref().filter(|credentials| self.holds(credentials, MARGIN)) {
+        if let Some(credentials) = held
+            .as_ref()
+            .filter(|credentials| self.holds(credentials, MARGIN))
+        {
             return Ok(credentials.clone());
         }
         let found = match from_environment(&self.environment)? {
@@ -215,7 +214,11 @@ mod tests {
     #[test]
     fn the_environment_comes_first_and_half_of_it_is_an_error() {
         let both = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "planted")];
-        let provider = Provider::new(both.into_iter().collect(), Some("http://127.0.0.1:1".to_owned()), None);
+        let provider = Provider::new(
+            both.into_iter().collect(),
+            Some("http://127.0.0.1:1".to_owned()),
+            None,
+        );
         let found = provider.get(Duration::ZERO).unwrap();
         assert_eq!(found.source, Source::Environment);
         assert!(!format!("{found:?} {provider:?}").contains("planted"));

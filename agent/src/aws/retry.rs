@@ -53,7 +53,9 @@ impl Retry {
 
     /// What is left at a time, if nothing more is heard.
     pub(super) fn left(&self, now: Duration) -> Duration {
-        (self.heard + self.deadline).min(self.patience).saturating_sub(now)
+        (self.heard + self.deadline)
+            .min(self.patience)
+            .saturating_sub(now)
     }
 
     /// The pause after a try; none if it was the last one.
@@ -118,7 +120,13 @@ mod tests {
 
     #[test]
     fn a_sign_of_life_begins_the_deadline_anew() {
-        let heard_once = |tries| if tries == 12 { Met::Throttling } else { Met::Trouble };
+        let heard_once = |tries| {
+            if tries == 12 {
+                Met::Throttling
+            } else {
+                Met::Trouble
+            }
+        };
         let (after, _) = given_up(heard_once, PATIENCE);
         assert!(after > DEADLINE + Duration::from_secs(1), "{after:?}");
     }

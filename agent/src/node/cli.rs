@@ -21,6 +21,7 @@ use super::render::{RECORD, Record};
 use super::report::{BootReport, Timeline};
 use super::sources::{Gathered, Imds, InstanceFacts, Sources, imds};
 use super::{services, warm};
+use crate::aws;
 use crate::host::{Files, RealPrograms};
 
 /// Make this instance the node that its configuration describes.
@@ -137,7 +138,7 @@ impl ApplyArguments {
             }
         };
         let imds = Imds::new(&self.imds, imds::BUDGET);
-        let parameters = ParameterStore { imds: &self.imds };
+        let parameters = ParameterStore::new(&self.imds, aws::PATIENCE);
         let sources = Sources {
             files,
             named: &self.config,
@@ -171,23 +172,21 @@ impl ApplyArguments {
         }
         // Without a metadata service there was an error above.
         let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
+        let aws = parameters.client(&facts);
         let manager = manage();
         if mode == Mode::Execute && manager.is_none() {
             return Err(NodeError::NoServiceManager);
         }
         let outlook = outlook?;
-        let (spec, aws) = pipeline::spec_of(&config, &facts, &self.imds, &outlook)?;
+        let spec = pipeline::spec_of(&config, &facts, aws, &outlook)?;
         let consul = LocalConsul::new(&self.consul);
         let environment = Environment {
             files,
             programs: &programs,
             manager: manager.as_deref(),
             consul: &consul,
-            neighbours: Some(&Network {
-                aws: &aws,
-                consul: &consul,
-            }),
-            secrets: &aws,
+            neighbours: Some(&Network { aws, consul: &consul }),
+            secrets: aws,
             deadline: self.deadline,
             timeline,
             outlook: Some(&outlook),

@@ -2,6 +2,8 @@
 //! Touches AWS.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::config;
 use super::error::NodeError;
@@ -19,7 +21,26 @@ pub(super) fn client(imds: &str, facts: &InstanceFacts) -> Client {
 
 /// Parameters of Systems Manager, asked for when it is known where the instance is.
 pub(super) struct ParameterStore<'a> {
-    pub(super) imds: &'a str,
+    imds: &'a str,
+    patience: Duration,
+    client: OnceLock<Client>,
+}
+
+impl<'a> ParameterStore<'a> {
+    /// Asks nothing yet. `patience` is for how long the service may have no room.
+    pub(super) fn new(imds: &'a str, patience: Duration) -> Self {
+        Self {
+            imds,
+            patience,
+            client: OnceLock::new(),
+        }
+    }
+
+    /// The client, for whatever else is asked of AWS in the same pass: with the same connections and credentials.
+    pub(super) fn client(&self, facts: &InstanceFacts) -> &Client {
+        self.client
+            .get_or_init(|| client(self.imds, facts).patient(self.patience))
+    }
 }
 
 impl Parameters for ParameterStore<'_> {
@@ -28,7 +49,7 @@ impl Parameters for ParameterStore<'_> {
         names: &[&str],
         facts: &InstanceFacts,
     ) -> Result<BTreeMap<String, String>, ParametersError> {
-        client(self.imds, facts).get(names, facts)
+        self.client(facts).get(names, facts)
     }
 }
 

@@ -43,7 +43,11 @@ impl World for Plain {
         let answer = match (outgoing.method, outgoing.headers.first().copied()) {
             ("GET", header) => get(&self.0, outgoing.url, header),
             ("PUT", Some(header)) => put(&self.0, outgoing.url, header),
-            (method, _) => return Err(Trouble::Configuration(format!("nothing is sent by {method} here"))),
+            (method, _) => {
+                return Err(Trouble::Configuration(format!(
+                    "nothing is sent by {method} here"
+                )));
+            }
         };
         match answer {
             Ok(Answer { status, body }) => Ok(Reply {

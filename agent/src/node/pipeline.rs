@@ -12,7 +12,7 @@ use super::apply::{
     Ports, Verdicts, diff, judge, observe_after,
 };
 use super::bootstrap::{self, Discovery, Neighbours};
-use super::cloud::{ParameterStore, client, group_size};
+use super::cloud::{ParameterStore, group_size};
 use super::config::{self, NodeConfig, NodeSpec, Roles};
 use super::disks;
 use super::error::NodeError;
@@ -24,7 +24,7 @@ use super::secrets::{Fetched, Secrets};
 use super::services::ServiceManager;
 use super::sources::resolver::{self, ResolverFacts};
 use super::sources::{Gathered, Imds, InstanceFacts, Sources, gather};
-use crate::aws::Client;
+use crate::aws::{self, Client};
 use crate::host::{FileError, Files, ProgramError, Programs};
 
 /// What can be learnt of a machine while the metadata service has yet to answer.
@@ -360,17 +360,16 @@ fn carry_out(
     Ok(())
 }
 
-/// The node that a configuration makes of this instance, and AWS as the instance reaches it.
+/// The node that a configuration makes of this instance.
 pub(super) fn spec_of(
     config: &NodeConfig,
     facts: &InstanceFacts,
-    imds: &str,
+    aws: &Client,
     outlook: &Outlook,
-) -> Result<(NodeSpec, Client), NodeError> {
-    let aws = client(imds, facts);
-    let mut spec = config::resolve(config, facts, group_size(config, facts, &aws)?)?;
+) -> Result<NodeSpec, NodeError> {
+    let mut spec = config::resolve(config, facts, group_size(config, facts, aws)?)?;
     spec.settle_dns(&outlook.resolver)?;
-    Ok((spec, aws))
+    Ok(spec)
 }
 
 /// What a node should be and what it is, without anybody having judged it.
@@ -393,7 +392,7 @@ pub(super) fn compare(
     imds: &Imds,
 ) -> Result<Compared, NodeError> {
     let timeline = Timeline::new();
-    let parameters = ParameterStore { imds: imds.base() };
+    let parameters = ParameterStore::new(imds.base(), aws::DEADLINE);
     let sources = Sources {
         files,
         named: &[],
@@ -403,13 +402,14 @@ pub(super) fn compare(
     let (config, gathered) = configure(&sources, &timeline, &mut |_| Ok(()))?;
     // Without a metadata service there was an error above.
     let facts = gathered.facts.unwrap_or_else(InstanceFacts::sample);
+    let aws = parameters.client(&facts);
     let outlook = look_ahead(files, manager, programs, &timeline)?;
-    let (spec, aws) = spec_of(&config, &facts, imds.base(), &outlook)?;
+    let spec = spec_of(&config, &facts, aws, &outlook)?;
     let installed = Installed {
         versions: render::recognise(outlook.versions, files, programs, &timeline)?.versions,
         accounts: Accounts::read(files)?,
     };
-    let secrets = Fetched::fetch(&spec, &aws, files)?;
+    let secrets = Fetched::fetch(&spec, aws, files)?;
     let desired = render::render(&spec, &installed, &secrets)?;
     let observed = observe_after(outlook.conditions.as_ref(), &desired, files, manager)?;
     Ok(Compared {

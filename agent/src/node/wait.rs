@@ -3,8 +3,8 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
-use std::sync::mpsc;
 use std::sync::LazyLock;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -97,10 +97,7 @@ fn resting<T, E>(
         let after = ticks().saturating_sub(start);
         let left = deadline.saturating_sub(after);
         if left.is_zero() {
-            return Err(WaitError::Deadline {
-                after,
-                last_reason,
-            });
+            return Err(WaitError::Deadline { after, last_reason });
         }
         rest(left);
     }

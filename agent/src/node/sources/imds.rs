@@ -333,15 +333,13 @@ impl Imds {
 
     fn ask_token(&self, withheld: &mut bool) -> Result<ControlFlow<String, String>, ImdsError> {
         let url = self.url("api/token");
-        let met = self.exchange(
-            "PUT",
-            &url,
-            ("X-aws-ec2-metadata-token-ttl-seconds", TOKEN_LIFE),
-        );
+        let met = self.exchange("PUT", &url, ("X-aws-ec2-metadata-token-ttl-seconds", TOKEN_LIFE));
         // A reply to PUT leaves the service with a small time to live, so that it dies on a second hop.
         *withheld = matches!(met, Err(Trouble::Silence(_)));
         match judge(&url, met)? {
-            Met::Answer(Reply { status: 200, body, .. }) => Ok(ControlFlow::Break(
+            Met::Answer(Reply {
+                status: 200, body, ..
+            }) => Ok(ControlFlow::Break(
                 String::from_utf8_lossy(&body).trim().to_owned(),
             )),
             Met::Answer(Reply { status, .. }) => Err(ImdsError::Status { url, status }),
