@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use cloud_config::written;
 pub use document::{Document, Origin};
 pub use gather::{CONFIGURATION, DROP_INS, Gathered, SourceError, Sources, gather, include, named};
-pub use imds::{Imds, ImdsError};
+pub use imds::{BUDGET, Imds, ImdsError};
 pub use mime::{Part, parts as mime_parts};
 pub use parameters::{FileParameters, Parameters, ParametersError};
 pub use role::RoleCredentials;
