@@ -13,7 +13,7 @@ use crate::parameter_store::ParameterStore;
 use crate::schedule::Schedule;
 
 /// When all storms begin: noon of a day.
-const BEGIN: Duration = Duration::from_secs(1_795_608_000);
+const BEGIN: Duration = Duration::from_hours(498_780);
 
 /// One exchange with the metadata service.
 const METADATA: Duration = Duration::from_millis(2);
