@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -106,7 +107,9 @@ impl Engine<'_> {
 /// `cos-agent reconcile`, in a process of its own.
 #[derive(Debug)]
 pub(super) struct OwnProcess {
+    program: PathBuf,
     arguments: Vec<String>,
+    patience: Duration,
     running: Option<Running>,
 }
 
@@ -123,7 +126,10 @@ impl OwnProcess {
     pub(super) fn new(imds: &str, consul: &str) -> Self {
         let arguments = ["reconcile", "--json", "--imds", imds, "--consul", consul];
         Self {
+            // This very program, also where it was replaced by a newer one since.
+            program: PathBuf::from("/proc/self/exe"),
             arguments: arguments.map(str::to_owned).to_vec(),
+            patience: PATIENCE,
             running: None,
         }
     }
@@ -131,7 +137,7 @@ impl OwnProcess {
     fn spawn(&self, dry_run: bool) -> std::io::Result<Running> {
         // Files, because nobody reads while it runs: a pipe that is full would hold it up.
         let (said, complained) = (tempfile::tempfile()?, tempfile::tempfile()?);
-        let child = Command::new(std::env::current_exe()?)
+        let child = Command::new(&self.program)
             .args(&self.arguments)
             .args(dry_run.then_some("--dry-run"))
             // Ready and alive is this process, not that one.
@@ -160,12 +166,12 @@ impl Upkeep for OwnProcess {
     fn ended(&mut self) -> Option<Result<Reconciled, String>> {
         let running = self.running.as_mut()?;
         let ended = match running.child.try_wait() {
-            Ok(None) if running.since.elapsed() < PATIENCE => return None,
+            Ok(None) if running.since.elapsed() < self.patience => return None,
             Ok(None) => {
                 // It has ended by itself meanwhile, or ends now.
                 let _ = running.child.kill();
                 let _ = running.child.wait();
-                Err(format!("it did not end within {} s", PATIENCE.as_secs()))
+                Err(format!("it did not end within {} s", self.patience.as_secs()))
             }
             Ok(Some(status)) => running.result(status),
             Err(error) => Err(error.to_string()),
@@ -196,5 +202,65 @@ fn text(file: &mut File) -> String {
     match file.rewind().and_then(|()| file.read_to_string(&mut text)) {
         Ok(_) => text,
         Err(error) => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a shell script in the place of `cos-agent reconcile` comes to; its first argument is the last one.
+    fn ended(script: &str, dry_run: bool) -> Result<Reconciled, String> {
+        let mut process = OwnProcess {
+            program: PathBuf::from("/bin/sh"),
+            arguments: ["-c", script, "reconcile"].map(str::to_owned).to_vec(),
+            patience: Duration::from_secs(1),
+            running: None,
+        };
+        process.begin(dry_run)?;
+        loop {
+            if let Some(ended) = process.ended() {
+                assert!(process.running.is_none());
+                return ended;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn what_it_says_is_read_however_long_it_is() {
+        let script = r#"printf '{"repaired": ["%s%0100000d"], "pending": []}' "$1" 7"#;
+        let [repaired] = &ended(script, false).unwrap().repaired[..] else {
+            panic!("one repair");
+        };
+        assert_eq!(repaired.len(), 100_000);
+        let told = ended(script, true).unwrap();
+        assert!(told.repaired[0].starts_with("--dry-run0"));
+    }
+
+    #[test]
+    fn why_it_failed_is_its_own_first_line() {
+        let script = "echo 'error: the metadata service: timeout' >&2; echo 'hint: x' >&2; exit 6";
+        assert_eq!(ended(script, false).unwrap_err(), "the metadata service: timeout");
+        assert_eq!(ended("exit 6", false).unwrap_err(), "exit status: 6");
+        assert!(ended("echo nonsense", false).unwrap_err().contains("expected"));
+    }
+
+    #[test]
+    fn one_that_hangs_is_ended() {
+        let start = Instant::now();
+        let reason = ended("exec sleep 60", false).unwrap_err();
+        assert_eq!(reason, "it did not end within 1 s");
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn one_that_cannot_be_started_is_told() {
+        let mut process = OwnProcess {
+            program: PathBuf::from("/nowhere/cos-agent"),
+            ..OwnProcess::new("http://127.0.0.1:1", "http://127.0.0.1:1")
+        };
+        assert!(process.begin(false).unwrap_err().contains("could not be started"));
+        assert!(process.ended().is_none());
     }
 }
