@@ -7,7 +7,7 @@ use roxmltree::{Document, Node};
 
 use super::client::{Client, Request};
 use super::endpoint::Service;
-use super::error::AwsError;
+use super::error::{AwsError, Kind};
 
 /// The parameters of one request.
 #[derive(Debug, Clone)]
@@ -89,6 +89,18 @@ impl Client {
             let ((some, next), _) = self.query(service, action, &form, page)?;
             items.extend(some);
             match next {
+                // Whoever sends round in a circle is not the service, and would be asked for ever.
+                Some(next) if form.0.iter().any(|(name, value)| name == token && *value == next) => {
+                    return Err(AwsError {
+                        action,
+                        tries: 1,
+                        after: Duration::ZERO,
+                        kind: Kind::Unavailable {
+                            endpoint: self.endpoint(service),
+                            reason: "it names a page that leads to itself".to_owned(),
+                        },
+                    });
+                }
                 Some(next) => {
                     form.0.retain(|(name, _)| name != token);
                     form = form.with(token, next);

@@ -374,6 +374,30 @@ fn threads_share_one_client_and_its_credentials() {
 }
 
 #[test]
+fn pages_that_lead_to_themselves_are_no_answer() {
+    let mut pages = 0;
+    let server = Server::start(move |_| {
+        pages += 1;
+        let next = if pages < 5 {
+            "<nextToken>again</nextToken>"
+        } else {
+            ""
+        };
+        Response::new(
+            200,
+            format!("<DescribeTagsResponse><tagSet/>{next}</DescribeTagsResponse>"),
+        )
+    });
+    let error = client(&server, DEADLINE).describe_tags("i-1").unwrap_err();
+    assert!(
+        chain(&error).contains("a page that leads to itself"),
+        "{}",
+        chain(&error)
+    );
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
 fn nodes_that_were_refused_together_do_not_come_back_together() {
     let times = Arc::new(Mutex::new(Vec::new()));
     let record = Arc::clone(&times);
