@@ -18,7 +18,6 @@ mod claimed;
 mod damage;
 mod decide;
 mod faults;
-mod fuzz;
 mod images;
 mod kill;
 mod never;

@@ -15,10 +15,19 @@ use crate::target::{JSON, TEXT, Target, XML};
 #[derive(Debug, Default)]
 pub(crate) struct Canned {
     said: Mutex<(u16, Vec<u8>)>,
+    /// What is said on URLs with these ends, whatever else is.
+    fixed: &'static [(&'static str, &'static str)],
     seconds: AtomicU64,
 }
 
 impl Canned {
+    pub(crate) fn with(fixed: &'static [(&'static str, &'static str)]) -> Self {
+        Self {
+            fixed,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn say(&self, status: u16, body: &[u8]) {
         *self.said.lock().unwrap() = (status, body.to_vec());
     }
@@ -26,12 +35,10 @@ impl Canned {
 
 impl World for Canned {
     fn exchange(&self, outgoing: &Outgoing<'_>) -> Result<Reply, Trouble> {
-        let (status, body) = if outgoing.method == "PUT" {
-            (200, b"token".to_vec())
-        } else if outgoing.url.ends_with("/security-credentials/") {
-            (200, b"node".to_vec())
-        } else {
-            self.said.lock().unwrap().clone()
+        let fixed = self.fixed.iter().find(|(end, _)| outgoing.url.ends_with(end));
+        let (status, body) = match fixed {
+            Some((_, body)) => (200, body.as_bytes().to_vec()),
+            None => self.said.lock().unwrap().clone(),
         };
         Ok(Reply {
             status,

@@ -88,52 +88,59 @@ fn user_data(input: &[u8]) -> bool {
     !found.documents.is_empty()
 }
 
-/// Parameter Store with one value for everything.
-struct Same(Secret);
+/// Parameter Store with good values, and the input as one of them.
+struct Store(BTreeMap<&'static str, Secret>);
 
-impl Secrets for Same {
+impl Secrets for Store {
     fn fetch(&self, names: &BTreeSet<ParameterName>) -> Result<BTreeMap<ParameterName, Secret>, FetchError> {
-        Ok(names.iter().map(|name| (name.clone(), self.0.clone())).collect())
+        let value = |name: &ParameterName| Some((name.clone(), self.0.get(name.as_str())?.clone()));
+        Ok(names.iter().filter_map(value).collect())
     }
 }
 
-fn secrets(key: &'static str, samples: &[&str]) -> Target {
-    let text = format!(
-        "version: 1\nrole: consul-server\nconsul:\n  bootstrap_expect: 1\n  retry_join: [192.0.2.1]\n  {key}\n"
-    );
+const SECRETS: [(&str, &str); 5] = [
+    ("/gossip", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="),
+    ("/token", "5ec2e701-0000-4000-8000-000000000000"),
+    (
+        "/ca",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ),
+    (
+        "/certificate",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ),
+    (
+        "/key",
+        "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n",
+    ),
+];
+
+/// A node all of whose secrets are good but one, which is the input.
+fn secrets(damaged: &'static str) -> Target {
+    let text = "version: 1\nrole: consul-server\nconsul:\n  bootstrap_expect: 1\n  retry_join: [192.0.2.1]\n  \
+                gossip_key: ssm:/gossip\n  acl: {enabled: true, agent_token: ssm:/token}\n  \
+                tls: {ca: ssm:/ca, certificate: ssm:/certificate, key: ssm:/key}\n";
     let read = config::read(&[document(text.as_bytes())]).unwrap();
     let spec = config::resolve(&read, &InstanceFacts::sample(), None).unwrap();
-    let name = key.split(':').next().unwrap_or_default();
-    Target::new(
-        format!("secret {name}"),
-        samples.iter().copied(),
-        TEXT,
-        move |input| {
-            let value = Same(Secret::new(String::from_utf8_lossy(input).into_owned()));
-            Fetched::fetch(&spec, &value, &Files::new("/nonexistent")).is_ok()
-        },
-    )
+    let good = SECRETS.map(|(name, value)| (name, Secret::new(value.to_owned())));
+    let mut store = Store(BTreeMap::from(good));
+    let sample = SECRETS.iter().find(|(name, _)| *name == damaged).unwrap().1;
+    Target::new(format!("secret {damaged}"), [sample], TEXT, move |input| {
+        let value = Secret::new(String::from_utf8_lossy(input).into_owned());
+        store.0.insert(damaged, value);
+        Fetched::fetch(&spec, &store, &Files::new("/nonexistent")).is_ok()
+    })
 }
 
 pub(crate) fn targets() -> Vec<Target> {
     let (plain, packed) = user_data_samples();
-    let pem = "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUFake\n-----END CERTIFICATE-----\n\
-               -----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIFake\n-----END EC PRIVATE KEY-----\n";
     vec![
         Target::new("NodeConfig", configurations(), YAML, node).weighing(10),
         Target::new("user-data", plain, TEXT, user_data).weighing(10),
         Target::new("user-data, packed", packed, &[], user_data).weighing(10),
-        secrets(
-            "gossip_key: ssm:/k",
-            &[
-                "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
-                "AQEBAQEBAQEBAQEBAQEBAQ==",
-            ],
-        ),
-        secrets(
-            "acl: {enabled: true, agent_token: ssm:/k}",
-            &["5ec2e701-0000-4000-8000-000000000000"],
-        ),
-        secrets("tls: {ca: ssm:/k, certificate: ssm:/k, key: ssm:/k}", &[pem]),
+        secrets("/gossip"),
+        secrets("/token"),
+        secrets("/certificate"),
+        secrets("/key"),
     ]
 }

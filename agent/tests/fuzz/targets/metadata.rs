@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cos_agent::node::sources::Imds;
+use cos_agent::host::Files;
+use cos_agent::node::config;
+use cos_agent::node::sources::{Imds, Sources, gather};
 use cos_agent::node::watch::{read_rebalance, read_request, read_scheduled, read_spot, read_target};
 use cos_agent::world::World;
 
 use super::aws::Canned;
-use crate::target::{JSON, TEXT, Target};
+use crate::target::{JSON, TEXT, Target, YAML};
+
+const URL: &str = "http://169.254.169.254";
 
 const IDENTITY: &str = r#"{"accountId": "123456789012", "architecture": "x86_64",
     "availabilityZone": "eu-central-1a", "billingProducts": null, "instanceId": "i-0123456789abcdef0",
@@ -24,13 +28,42 @@ const SCHEDULED: &str = r#"[{"NotBefore": "21 Jan 2027 09:00:43 GMT", "Code": "s
     "Description": "scheduled reboot", "EventId": "instance-event-1", "NotAfter": "21 Jan 2027 09:17:23 GMT",
     "State": "active"}, {"NotBefore": "22 Jan 2027 09:00:43 GMT", "Code": "instance-stop", "EventId": "e", "State": "canceled"}]"#;
 
+const TOKEN: (&str, &str) = ("/api/token", "token");
+
+/// A boot, all the way from the metadata service to a configuration; the input is the value of a tag.
+fn boot() -> Target {
+    let world = Arc::new(Canned::with(&[
+        TOKEN,
+        ("/document", IDENTITY),
+        (
+            "/user-data",
+            "version: 1\nrole: consul-server\nconsul: {retry_join: [192.0.2.1]}\n",
+        ),
+        ("/tags/instance", "Name\ncos:consul.bootstrap_expect\n"),
+    ]));
+    let samples = ["3", "5"];
+    Target::new("metadata boot with a tag", samples, YAML, move |input| {
+        world.say(200, input);
+        let world: Arc<dyn World> = world.clone();
+        let imds = Imds::in_world(URL, Duration::ZERO, world);
+        let gathered = gather(&Sources {
+            files: &Files::new("/nonexistent"),
+            named: &[],
+            imds: Some(&imds),
+            parameters: None,
+        });
+        gathered.is_ok_and(|gathered| config::read(&gathered.documents).is_ok())
+    })
+    .weighing(4)
+}
+
 fn asked(
     name: &str,
     samples: &[&str],
     words: &'static [&'static str],
     ask: impl Fn(&mut Imds) -> bool + Send + 'static,
 ) -> Target {
-    let world = Arc::new(Canned::default());
+    let world = Arc::new(Canned::with(&[TOKEN, ("/security-credentials/", "node")]));
     Target::new(
         format!("metadata {name}"),
         samples.iter().copied(),
@@ -50,6 +83,7 @@ fn asked(
 
 pub(crate) fn targets() -> Vec<Target> {
     vec![
+        boot(),
         asked("identity", &[IDENTITY], JSON, |imds| imds.facts().is_ok()),
         asked("role", &[ROLE, ROLE, NO_ROLE], JSON, |imds| {
             matches!(imds.role_credentials(), Ok(Some(_)))
