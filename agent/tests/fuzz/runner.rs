@@ -74,13 +74,11 @@ fn one(mut target: Target, inputs: u64, seed: u64) -> Tally {
     for _ in 0..inputs {
         damage(&mut random, &target.samples, target.words, &mut bytes);
         tally.inputs += 1;
-        match catch_unwind(AssertUnwindSafe(|| (target.read)(&bytes))) {
-            Ok(accepted) => tally.accepted += u64::from(accepted),
-            Err(_) => {
-                tally.panicked = Some(hex(&bytes));
-                break;
-            }
-        }
+        let Ok(accepted) = catch_unwind(AssertUnwindSafe(|| (target.read)(&bytes))) else {
+            tally.panicked = Some(hex(&bytes));
+            break;
+        };
+        tally.accepted += u64::from(accepted);
         let now = Instant::now();
         tally.slowest = tally.slowest.max(now - before);
         before = now;

@@ -81,8 +81,8 @@ pub trait CloudProbe {
 
 /// GetParameters per second and account and region without the higher throughput (AWS's service quotas).
 const REQUESTS_PER_SECOND: usize = 40;
-/// How long a node waits for its parameters at a mass boot.
-const PATIENCE_SECONDS: usize = 125;
+/// A boot of all nodes at once that is held up for longer than this is worth a word. (Nodes wait for longer.)
+const WORTH_A_WORD: usize = 25;
 
 pub(super) fn check(case: &Case) -> Vec<Finding> {
     let mut findings: Vec<Finding> = ["consul", "nomad", "docker"]
@@ -245,8 +245,7 @@ fn members(case: &Case) -> usize {
 }
 
 fn storm(nodes: usize, higher: bool) -> Option<Finding> {
-    let served = REQUESTS_PER_SECOND * PATIENCE_SECONDS;
-    (!higher && nodes > served / 5).then(|| {
+    (!higher && nodes > REQUESTS_PER_SECOND * WORTH_A_WORD).then(|| {
         Finding::warning(
             "Parameter Store would hold up a boot of all nodes at once",
             format!(
