@@ -55,7 +55,7 @@ fn whatever_comes_from_outside_is_read_or_refused() {
                 tally.name, tally.inputs
             );
         }
-        // Who takes nothing, or everything, was not tried.
+        // Who takes nothing, or everything, was not really tried.
         let share = tally.share();
         assert!(
             tally.inputs < ENOUGH || (1.0..=99.5).contains(&share),

@@ -89,7 +89,7 @@ fn call<T>(
             ask(&client).is_ok()
         },
     )
-    .weighing(15)
+    .weighing(20)
 }
 
 /// A call that is refused with the input; one whose reason is understood counts as accepted.
@@ -107,7 +107,7 @@ fn refusal(name: &str, samples: &[&str], words: &'static [&'static str]) -> Targ
             !matches!(error.kind, Kind::Rejected { ref code, .. } if code.is_empty())
         },
     )
-    .weighing(15)
+    .weighing(20)
 }
 
 const PARAMETERS: &str = r#"{"InvalidParameters":[],"Parameters":[
