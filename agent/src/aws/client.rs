@@ -19,8 +19,9 @@ use crate::world::{Outgoing, Reply, Trouble, World};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Longest time for one call that the service has no room for, where many nodes ask for the same at once: Parameter
-/// Store's smallest throughput, 40 a second, serves 36,000 calls in it.
-pub const PATIENCE: Duration = Duration::from_mins(15);
+/// Store's smallest throughput, 40 a second, serves 24,000 calls in it. The launch hook of `templates/terraform` lets a
+/// node go after a quarter of an hour.
+pub const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A try that ends closer to the deadline than this tells nothing new.
 const TELLING: Duration = Duration::from_millis(200);

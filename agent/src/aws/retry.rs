@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(30);
-    const PATIENCE: Duration = Duration::from_mins(15);
+    const PATIENCE: Duration = Duration::from_mins(10);
 
     /// How long it takes until a call is given up, if each try meets this and takes 20 ms.
     fn given_up(met: impl Fn(u32) -> Met, patience: Duration) -> (Duration, u32) {

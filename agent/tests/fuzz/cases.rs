@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::{runner, targets};
 
 /// Inputs in an ordinary run, over all targets.
-const COUNT: u64 = 40_000;
+const COUNT: u64 = 100_000;
 
 /// The damage of an ordinary run.
 const SEED: u64 = 20_261_125;
