@@ -72,6 +72,7 @@ fn record(role: Role) -> Record {
         mounts: Vec::new(),
         dns: None,
         registries: Vec::new(),
+        watch: None,
     }
 }
 
