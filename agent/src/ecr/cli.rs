@@ -112,10 +112,13 @@ fn answer(
             writeln!(out)?;
         }
         "erase" => helper.erase(&question(input)?)?,
-        "store" if ignores_store => {
+        "store" => {
+            // Also where it is refused: who writes into a closed pipe is told of that, and not of the reason.
             question(input)?;
+            if !ignores_store {
+                return Err(EcrError::Store);
+            }
         }
-        "store" => return Err(EcrError::Store),
         "list" => {
             let listed: serde_json::Map<_, _> = helper
                 .list()
