@@ -1,4 +1,4 @@
-//! The one test: every target, with damaged inputs.
+//! Every target, with damaged inputs, and with inputs that lead nowhere but down.
 
 use std::env;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::{runner, targets};
 
 /// Inputs in an ordinary run, over all targets.
-const COUNT: u64 = 100_000;
+const COUNT: u64 = 60_000;
 
 /// The damage of an ordinary run.
 const SEED: u64 = 20_261_125;
@@ -62,5 +62,22 @@ fn whatever_comes_from_outside_is_read_or_refused() {
             "{} accepts {share:.1} %: are its samples good, and does the damage reach it?",
             tally.name
         );
+    }
+}
+
+#[test]
+fn a_way_down_without_an_end_is_read_or_refused() {
+    // Deeper than any stack, if a reader went down one frame for each.
+    const DEPTH: usize = 100_000;
+    let ways = [
+        "[", "{\"a\":", "<a>", "- ", "{a: ", "? ", "\n ", "&a [*a, ", "((", "--B\n", "<!--", "%",
+    ];
+    for mut target in targets::all() {
+        for way in ways {
+            (target.read)(way.repeat(DEPTH).as_bytes());
+            let sample = &target.samples[0];
+            let within = [&sample[..sample.len() / 2], way.repeat(DEPTH).as_bytes()].concat();
+            (target.read)(&within);
+        }
     }
 }

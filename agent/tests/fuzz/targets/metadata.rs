@@ -1,12 +1,15 @@
 //! Answers of the metadata service, through the agent's own client, and the notices that `watch` reads from it.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cos_agent::host::Files;
 use cos_agent::node::config;
 use cos_agent::node::sources::{Imds, Sources, gather};
-use cos_agent::node::watch::{read_rebalance, read_request, read_scheduled, read_spot, read_target};
+use cos_agent::node::watch::{
+    JOURNAL, Journal, State, read_rebalance, read_request, read_scheduled, read_spot, read_target,
+};
 use cos_agent::world::World;
 
 use super::aws::Canned;
@@ -57,6 +60,27 @@ fn boot() -> Target {
     .weighing(4)
 }
 
+/// The watcher's memory, which a machine that lost its power may have left in any state.
+fn journal() -> Target {
+    let folder = tempfile::tempdir().unwrap();
+    let files = Files::new(folder.path());
+    let state = State {
+        version: 1,
+        ..State::default()
+    };
+    Journal::new(&files).store(&state).unwrap();
+    let path = files.locate(JOURNAL);
+    let sample = fs::read(&path).unwrap();
+    Target::new("journal of the watcher", [sample], JSON, move |input| {
+        let _kept = &folder;
+        fs::write(&path, input).unwrap();
+        Journal::new(&files)
+            .load()
+            .is_ok_and(|(_, fault)| fault.is_none())
+    })
+    .weighing(5)
+}
+
 fn asked(
     name: &str,
     samples: &[&str],
@@ -84,6 +108,7 @@ fn asked(
 pub(crate) fn targets() -> Vec<Target> {
     vec![
         boot(),
+        journal(),
         asked("identity", &[IDENTITY], JSON, |imds| imds.facts().is_ok()),
         asked("role", &[ROLE, ROLE, NO_ROLE], JSON, |imds| {
             matches!(imds.role_credentials(), Ok(Some(_)))
