@@ -35,8 +35,8 @@ pub trait World: fmt::Debug + Send + Sync {
     }
 }
 
-/// One request, as it goes out.
-#[derive(Debug, Clone, Copy)]
+/// One request, as it goes out. Its headers may hold secrets, so `Debug` shows none of them.
+#[derive(Clone, Copy)]
 pub struct Outgoing<'a> {
     /// Such as `POST`.
     pub method: &'a str,
@@ -50,8 +50,8 @@ pub struct Outgoing<'a> {
     pub within: Duration,
 }
 
-/// What came back.
-#[derive(Debug, Clone, Default)]
+/// What came back. `Debug` shows the length of the body only.
+#[derive(Clone, Default)]
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
@@ -76,4 +76,52 @@ pub enum Trouble {
     Silence(String),
     /// May pass.
     Passing(String),
+}
+
+impl fmt::Debug for Outgoing<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Outgoing")
+            .field("method", &self.method)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Reply")
+            .field("status", &self.status)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_out_and_comes_back_is_not_shown() {
+        let outgoing = Outgoing {
+            method: "POST",
+            url: "https://ssm/",
+            headers: &[("x-amz-security-token", "planted")],
+            body: b"planted",
+            within: Duration::ZERO,
+        };
+        let reply = Reply {
+            status: 200,
+            body: Zeroizing::new(b"planted".to_vec()),
+            ..Reply::default()
+        };
+        let shown = format!("{outgoing:?} {reply:?}");
+        assert!(shown.contains("https://ssm/") && shown.contains("200"), "{shown}");
+        // As a text, and as the numbers of its bytes.
+        assert!(
+            !shown.contains("planted") && !shown.contains("112, 108"),
+            "{shown}"
+        );
+    }
 }
