@@ -19,6 +19,7 @@ def main():
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
 
     import cos_ebs
+    import cos_ecr
     import cos_images
     import cos_instances
     import cos_ssm
@@ -26,7 +27,7 @@ def main():
     import cos_state
     import cos_volumes
 
-    for part in (cos_volumes, cos_images, cos_instances, cos_ebs, cos_ssm, cos_state, cos_start):
+    for part in (cos_volumes, cos_images, cos_instances, cos_ebs, cos_ecr, cos_ssm, cos_state, cos_start):
         part.install()
 
     from moto.server import main as serve

@@ -156,6 +156,10 @@ class Bases(Case):
             policies = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
             self.assertIn("AmazonSSMManagedInstanceCore", [it["PolicyName"] for it in policies])
 
+    def test_logins_for_ecr_hold_for_hours(self):
+        login = boto3.client("ecr").get_authorization_token()["authorizationData"][0]
+        self.assertGreater(login["expiresAt"].timestamp(), time.time() + 11 * 3600)
+
 
 class Instances(Case):
     def test_a_launch_reaches_the_machine(self):

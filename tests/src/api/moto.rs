@@ -19,7 +19,7 @@ const READY: Duration = Duration::from_secs(90);
 type Source = (&'static str, &'static str);
 
 /// The plug-in travels in the binary, so that it cannot be of another version.
-const PLUGIN: [Source; 9] = [
+const PLUGIN: [Source; 10] = [
     ("plugin.py", include_str!("../../moto/plugin.py")),
     ("cos_wire.py", include_str!("../../moto/cos_wire.py")),
     ("cos_state.py", include_str!("../../moto/cos_state.py")),
@@ -27,6 +27,7 @@ const PLUGIN: [Source; 9] = [
     ("cos_instances.py", include_str!("../../moto/cos_instances.py")),
     ("cos_volumes.py", include_str!("../../moto/cos_volumes.py")),
     ("cos_ebs.py", include_str!("../../moto/cos_ebs.py")),
+    ("cos_ecr.py", include_str!("../../moto/cos_ecr.py")),
     ("cos_ssm.py", include_str!("../../moto/cos_ssm.py")),
     ("cos_start.py", include_str!("../../moto/cos_start.py")),
 ];
