@@ -103,6 +103,7 @@ async fn scene(name: &str) -> Scene {
         api: api().await,
         region: "us-east-1".to_owned(),
         authority,
+        record: None,
     };
     let fleet = Fleet::open(&folder, name, options).await.unwrap();
     Scene { fleet, folder, disk }
@@ -274,6 +275,7 @@ async fn a_sandbox_of_the_same_name_in_another_folder_is_left_alone() {
         api: api().await,
         region: "us-east-1".to_owned(),
         authority: Arc::new(Authority::open(one.path()).unwrap()),
+        record: None,
     };
     let first = Fleet::open(one.path(), "test-two", options.clone())
         .await

@@ -19,7 +19,7 @@ use super::control;
 use super::cut::{Cut, CutListener};
 use super::executor::Executor;
 use super::faults::{Effect, Faults};
-use super::record::{Line, Recorder, error_code, milliseconds};
+use super::record::{Line, Recorder, caller, error_code, milliseconds};
 use super::{blocks, mirror};
 use crate::machines::Machines;
 
@@ -179,6 +179,7 @@ async fn answer<M: Machines>(
             error_code(code_header, &text)
         },
         fault: effect.map(|it| format!("{it:?}")),
+        caller: caller(&parts.headers),
         ids: ids(&format!("{} {asked} {text}", parts.uri.path()), IDS),
     });
     response

@@ -1,4 +1,5 @@
-//! Owns the record of calls: one JSON line for each, in the order of their ends.
+//! Owns the record of calls, to AWS's API and to the metadata service: one JSON line for each, in the order of their
+//! ends.
 //! Touches one file.
 
 use std::fs::{File, OpenOptions};
@@ -8,6 +9,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::http::HeaderMap;
+use axum::http::header::USER_AGENT;
 use serde::Serialize;
 
 /// One call.
@@ -29,7 +32,10 @@ pub struct Line<'a> {
     /// The fault that was injected, if one was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// Ids in request and answer.
+    /// What the caller calls itself (`User-Agent`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// Ids in request and answer; for the metadata service, the machine that asks.
     pub ids: Vec<String>,
 }
 
@@ -61,6 +67,12 @@ impl Recorder {
             }
         }
     }
+}
+
+/// What a request's sender calls itself.
+pub fn caller(headers: &HeaderMap) -> Option<String> {
+    let name = headers.get(USER_AGENT)?.to_str().ok()?;
+    Some(name.to_owned())
 }
 
 /// Milliseconds, rounded down.

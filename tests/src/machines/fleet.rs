@@ -17,6 +17,7 @@ use super::imds::{self, Directory, Subject};
 use super::machine::{Machine, Site};
 use super::network::Network;
 use super::{Disk, ExecOutput, MachineSpec, MachineState, Machines, endpoint};
+use crate::api::record::Recorder;
 
 /// What a fleet is told when it is opened.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Options {
     pub region: String,
     /// The authority that the base disks trust.
     pub authority: Arc<Authority>,
+    /// Where requests to the metadata service are recorded.
+    pub record: Option<PathBuf>,
 }
 
 /// The real machines of one sandbox.
@@ -78,7 +81,8 @@ impl Fleet {
         let folder = folder.canonicalize()?;
         let network = Network::make(records, &format!("cos-{name}"), &folder, &options.region).await?;
         let directory = Arc::new(Directory::default());
-        imds::serve(&network.namespace, Arc::clone(&directory), stop.clone()).await?;
+        let recorder = Recorder::open(options.record.as_deref())?;
+        imds::serve(&network.namespace, Arc::clone(&directory), recorder, stop.clone()).await?;
         let authority = Arc::clone(&options.authority);
         endpoint::serve(&network.namespace, authority, options.api, stop.clone()).await?;
         let site = Site {

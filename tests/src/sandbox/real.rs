@@ -139,6 +139,7 @@ pub async fn up(
         api: listener.local_addr()?,
         region: settings.region.clone(),
         authority,
+        record: settings.record.clone(),
     };
     // Moments, and not cut short: a tool that was left half-way would make its thing after the cleanup.
     let fleet = Arc::new(Fleet::open(&places.state, &settings.name, options).await?);

@@ -12,11 +12,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, Response, StatusCode};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Metadata;
 use super::namespace::Namespace;
 use super::network::IMDS;
+use crate::api::record::{self, Line, Recorder};
 
 const TOKEN_HEADER: &str = "x-aws-ec2-metadata-token";
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -121,30 +123,46 @@ impl Directory {
 pub(crate) async fn serve(
     namespace: &Namespace,
     directory: Arc<Directory>,
+    recorder: Recorder,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = namespace.listen(SocketAddrV4::new(IMDS, 80)).await?;
-    let service = Router::new().fallback(handle).with_state(directory);
+    let service = Router::new()
+        .fallback(handle)
+        .with_state(Arc::new((directory, recorder)));
     let service = service.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(stop.run_until_cancelled_owned(async move { axum::serve(listener, service).await }));
     Ok(())
 }
 
 async fn handle(
-    State(directory): State<Arc<Directory>>,
+    State(state): State<Arc<(Arc<Directory>, Recorder)>>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response<Body> {
     let IpAddr::V4(caller) = caller.ip() else {
         return plain(StatusCode::NOT_FOUND, "");
     };
-    respond(
-        &directory,
-        caller,
-        request.method(),
-        request.uri().path(),
-        request.headers(),
-    )
+    let (directory, recorder) = &*state;
+    let (started, time) = (Instant::now(), Timestamp::now());
+    let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+    let response = respond(directory, caller, method, path, headers);
+    recorder.write(&Line {
+        time: time.to_string(),
+        service: "imds",
+        operation: &format!("{method} {path}"),
+        milliseconds: record::milliseconds(started.elapsed()),
+        status: response.status().as_u16(),
+        error: None,
+        fault: None,
+        caller: record::caller(headers),
+        ids: directory
+            .get(caller)
+            .map(|subject| subject.id)
+            .into_iter()
+            .collect(),
+    });
+    response
 }
 
 fn respond(
