@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod base;
+pub mod bench;
 pub mod demo;
 pub mod machines;
 pub mod parts;

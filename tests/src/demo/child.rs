@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// A token that SIGINT and SIGTERM cancel; from now on neither ends this process.
-pub(super) fn cancelled_by_signals() -> Result<CancellationToken> {
+pub(crate) fn cancelled_by_signals() -> Result<CancellationToken> {
     let cancel = CancellationToken::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let mut signals = signal(kind)?;

@@ -21,7 +21,7 @@ use super::child::{self, cancelled_by_signals};
 use super::steps::talk;
 
 /// Tag by which the nodes find their Consul servers; the user-data templates name it.
-const CLUSTER_TAG: (&str, &str) = ("cos:consul", "main");
+pub(crate) const CLUSTER_TAG: (&str, &str) = ("cos:consul", "main");
 
 /// Longest time from a node's launch to its taking commands.
 const ONLINE_DEADLINE: Duration = Duration::from_mins(4);
@@ -33,7 +33,7 @@ const HEALTH_DEADLINE: Duration = Duration::from_mins(4);
 const ANSWER_DEADLINE: Duration = Duration::from_mins(3);
 
 /// The roles of the demo's nodes with their user-data, as a user would write them.
-const NODES: [(&str, &str); 3] = [
+pub(crate) const NODES: [(&str, &str); 3] = [
     (
         "consul-server",
         include_str!("../../../templates/user-data/consul-server.yaml"),
@@ -50,10 +50,10 @@ const NODES: [(&str, &str); 3] = [
 
 const JOB: &str = include_str!("../../../templates/jobs/hello.nomad.hcl");
 
-/// A node of the demo.
-struct Node {
-    role: &'static str,
-    instance: InstanceId,
+/// A node that was launched.
+pub(crate) struct Node {
+    pub(crate) role: &'static str,
+    pub(crate) instance: InstanceId,
 }
 
 /// Bakes and runs everything; whatever happens, what it made is taken down, unless it went well and is to be kept.
@@ -139,7 +139,7 @@ async fn cluster(
 
 /// The real command, as a user's pipeline would call it; the environment tells it endpoint and credentials. An interrupt
 /// is handed on, and the bake cleans up by itself.
-async fn bake(cos_bake: &Path, base: &str, cancel: &CancellationToken) -> Result<(Value, String)> {
+pub(crate) async fn bake(cos_bake: &Path, base: &str, cancel: &CancellationToken) -> Result<(Value, String)> {
     let folder = tempfile::tempdir().context("could not make a folder for cos.lock")?;
     let mut command = Command::new(cos_bake);
     command
@@ -161,33 +161,45 @@ async fn launch(cloud: &AwsCloud, image: &ImageId, made: &mut Vec<Resource>) -> 
         if role == "consul-server" {
             tags.insert(CLUSTER_TAG.0.to_owned(), CLUSTER_TAG.1.to_owned());
         }
-        let spec = LaunchSpec {
-            image: image.clone(),
-            instance_type: "m6i.large".to_owned(),
-            subnet: None,
-            profile: Some("cos-node".to_owned()),
-            security_groups: Vec::new(),
-            user_data,
-            root_volume: None,
-            volumes: Vec::new(),
-            instance_tags: false,
-            token_required: true,
-            terminate_on_shutdown: true,
-            tags,
-            token: uuid::Uuid::new_v4().to_string(),
-        };
-        let instance = cloud
-            .launch(&spec)
-            .await
-            .with_context(|| format!("could not launch the {role}"))?;
-        talk(&format!("    {role} is {instance}"));
-        made.push(Resource::Instance(instance.clone()));
-        nodes.push(Node { role, instance });
+        nodes.push(launch_node(cloud, image, role, user_data, tags, made).await?);
     }
     Ok((
         nodes,
         "one consul-server, one nomad-server, one nomad-client".to_owned(),
     ))
+}
+
+/// Launches one instance from an image that was baked.
+pub(crate) async fn launch_node(
+    cloud: &AwsCloud,
+    image: &ImageId,
+    role: &'static str,
+    user_data: String,
+    tags: BTreeMap<String, String>,
+    made: &mut Vec<Resource>,
+) -> Result<Node> {
+    let spec = LaunchSpec {
+        image: image.clone(),
+        instance_type: "m6i.large".to_owned(),
+        subnet: None,
+        profile: Some("cos-node".to_owned()),
+        security_groups: Vec::new(),
+        user_data,
+        root_volume: None,
+        volumes: Vec::new(),
+        instance_tags: false,
+        token_required: true,
+        terminate_on_shutdown: true,
+        tags,
+        token: uuid::Uuid::new_v4().to_string(),
+    };
+    let instance = cloud
+        .launch(&spec)
+        .await
+        .with_context(|| format!("could not launch the {role}"))?;
+    talk(&format!("    {role} is {instance}"));
+    made.push(Resource::Instance(instance.clone()));
+    Ok(Node { role, instance })
 }
 
 /// Every node proves itself with its own agent.
@@ -204,7 +216,7 @@ async fn join_cluster(remote: &SsmRemote, nodes: &[Node]) -> Result<((), String)
     Ok(((), "every node is healthy".to_owned()))
 }
 
-async fn online(remote: &SsmRemote, node: &Node) -> Result<()> {
+pub(crate) async fn online(remote: &SsmRemote, node: &Node) -> Result<()> {
     let end = Instant::now() + ONLINE_DEADLINE;
     while !remote.online(&node.instance).await? {
         ensure!(
@@ -304,7 +316,13 @@ async fn ask(remote: &SsmRemote, consul_server: &Node) -> Result<(String, String
 }
 
 /// Runs a script on a node; any status but 0 is an error with its words.
-async fn run(remote: &SsmRemote, node: &Node, name: &str, text: &str, deadline: Duration) -> Result<String> {
+pub(crate) async fn run(
+    remote: &SsmRemote,
+    node: &Node,
+    name: &str,
+    text: &str,
+    deadline: Duration,
+) -> Result<String> {
     let script = Script {
         name: name.to_owned(),
         text: text.to_owned(),
@@ -323,7 +341,7 @@ async fn run(remote: &SsmRemote, node: &Node, name: &str, text: &str, deadline: 
     Ok(output.stdout)
 }
 
-async fn take_down(cloud: &AwsCloud, cos_bake: &Path, made: &[Resource]) -> Result<((), String)> {
+pub(crate) async fn take_down(cloud: &AwsCloud, cos_bake: &Path, made: &[Resource]) -> Result<((), String)> {
     let mut failures = Vec::new();
     for resource in made.iter().rev() {
         if let Err(error) = cloud.delete(resource).await {
