@@ -1,8 +1,8 @@
 //! Owns how host names become addresses: by the machine's own `getent`, as every other program there sees them.
 //! Touches one child process for each look-up.
 //!
-//! The agent is a static program. glibc's resolver inside one loads the host's name service modules when it runs,
-//! which crashes where their version is another one; `getent` (part of glibc everywhere) uses its own.
+//! A look-up cannot be cut short inside the process, where a resolver that does not answer would hold the agent; a child
+//! can be ended. And however the agent is linked, the name service modules of the machine stay out of it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
