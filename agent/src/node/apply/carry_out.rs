@@ -65,11 +65,14 @@ impl Executor<'_> {
     ) -> Result<(), ExecuteError> {
         let timeline = listeners.timeline;
         let mut begun = BTreeMap::new();
+        let mut put_off = false;
         let together = |one: &Change, other: &Change| {
             let kind = Kind::of(one);
             kind != Kind::Alone && kind == Kind::of(other)
         };
+        let mut ahead = &changes.0[..];
         for group in changes.0.chunk_by(together) {
+            ahead = &ahead[group.len()..];
             for change in group {
                 (listeners.tell)(change);
                 if let Change::Start { unit } | Change::Restart { unit } = change {
@@ -91,11 +94,38 @@ impl Executor<'_> {
                     // A script of System V tells at once that its program is gone again.
                     asked.map_err(|error| self.explain(group, error, listeners))?;
                 }
-                Kind::Await => self.come_up(group, &begun, listeners)?,
+                Kind::Await => {
+                    self.reload(std::mem::take(&mut put_off), timeline)?;
+                    self.come_up(group, &begun, listeners)?;
+                }
+                Kind::Alone if *first == Change::ReloadDefinitions && self.can_wait(ahead) => put_off = true,
                 Kind::Alone => timeline.measure(first.to_string(), || self.execute(first))?,
             }
         }
-        Ok(())
+        self.reload(put_off, timeline)
+    }
+
+    /// Whether all that is started before the next wait starts with what is on the disk, though the definitions are not
+    /// reloaded first. On a first boot that is so: the manager reads a unit that nobody has asked for when it starts it.
+    /// Reloading takes systemd a tenth of a second, and is then done while the units come up.
+    fn can_wait(&self, ahead: &[Change]) -> bool {
+        let next = ahead.iter().take_while(|change| Kind::of(change) != Kind::Await);
+        let started: Option<Vec<&str>> = next
+            .map(|change| match change {
+                Change::Start { unit } => Some(unit.name()),
+                _ => None,
+            })
+            .collect();
+        started.is_some_and(|started| self.ports.manager.has_read(&started))
+    }
+
+    /// Reloads definitions if that was put off.
+    fn reload(&self, put_off: bool, timeline: &Timeline) -> Result<(), ExecuteError> {
+        if !put_off {
+            return Ok(());
+        }
+        let change = Change::ReloadDefinitions;
+        timeline.measure(change.to_string(), || self.execute(&change))
     }
 
     /// Waits for units side by side, and keeps what each was started with as soon as it is up.

@@ -77,6 +77,11 @@ pub trait ServiceManager {
     fn start_all(&self, services: &[&str]) -> Result<(), ProgramError> {
         services.iter().try_for_each(|service| self.start(service))
     }
+    /// Whether what the manager knows of these services is what their definitions on the disk say. No, where it does not
+    /// tell.
+    fn has_read(&self, _services: &[&str]) -> bool {
+        false
+    }
     /// Forgets how often a service failed, where that would keep it from being started.
     fn reset_failures(&self, _service: &str) -> Result<(), ProgramError> {
         Ok(())

@@ -129,6 +129,20 @@ impl ServiceManager for Systemd<'_> {
             .map(drop)
     }
 
+    fn has_read(&self, services: &[&str]) -> bool {
+        if services.is_empty() {
+            return true;
+        }
+        let units: Vec<String> = services.iter().map(|service| unit(service)).collect();
+        let arguments = ["show", "-p", "LoadState", "-p", "NeedDaemonReload"];
+        let arguments = arguments.into_iter().chain(units.iter().map(String::as_str));
+        self.run(arguments, QUICK).is_ok_and(|shown| {
+            // Counted, so that an answer of another shape is none.
+            let has = |line: &str| shown.lines().filter(|told| *told == line).count() == units.len();
+            has("LoadState=loaded") && has("NeedDaemonReload=no")
+        })
+    }
+
     fn reset_failures(&self, service: &str) -> Result<(), ProgramError> {
         self.run(["reset-failed", &unit(service)], QUICK).map(drop)
     }
@@ -171,6 +185,7 @@ fn parse(shown: &str) -> Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Output;
 
     #[test]
     fn an_active_unit_with_a_queued_restart_is_not_there_yet() {
@@ -194,5 +209,25 @@ mod tests {
             parse("LoadState=not-found\nActiveState=inactive\n").activity,
             Activity::Absent
         );
+    }
+
+    #[test]
+    fn a_unit_is_read_only_if_systemd_says_so_of_every_one() {
+        struct Says(&'static str);
+        impl Programs for Says {
+            fn run(&self, _: &Invocation) -> Result<Output, ProgramError> {
+                Ok(Output {
+                    status: Some(0),
+                    stdout: self.0.to_owned(),
+                    ..Output::default()
+                })
+            }
+        }
+        let read = |said, services: &[&str]| Systemd::new(&Says(said)).has_read(services);
+        let one = "LoadState=loaded\nNeedDaemonReload=no\n";
+        assert!(read(one, &["consul"]) && read("", &[]));
+        assert!(!read(one, &["consul", "nomad"]) && !read("", &["consul"]));
+        assert!(!read("LoadState=loaded\nNeedDaemonReload=yes\n", &["consul"]));
+        assert!(!read("LoadState=not-found\nNeedDaemonReload=no\n", &["consul"]));
     }
 }
