@@ -28,6 +28,8 @@ pub(super) struct Boot {
     pub(super) answered: f64,
     /// Milliseconds until all files were written and all units had been asked to start.
     pub(super) asked: f64,
+    /// Of these, milliseconds in which `apply` only waited for Consul and Docker to come up, before it asked for Nomad.
+    pub(super) waited: f64,
     /// Milliseconds of all of it.
     pub(super) all: f64,
     /// Peak memory of `apply` in MB.
@@ -84,6 +86,7 @@ impl Boot {
                 .with_context(|| format!("the report has no phase '{begins}'"))
         };
         let asked = last("ask to ")?.max(last("write files")?);
+        let waited = waited(&report.phases);
         let mut before: Vec<&Phase> = report
             .phases
             .iter()
@@ -102,10 +105,34 @@ impl Boot {
             began: report.began,
             answered: last("documents")?,
             asked,
+            waited,
             all: report.milliseconds,
             peak: kilobytes.parse::<f64>()? * 1024.0 / 1e6,
             slowest: slowest.collect::<Vec<_>>().join(", "),
         })
+    }
+}
+
+/// Milliseconds between the agent's own work and the last start that it asks for, if units came up in between.
+fn waited(phases: &[Phase]) -> f64 {
+    const UNITS: [&str; 5] = ["consul", "containerd", "docker", "nomad", "cos-dns"];
+    let starts = phases.iter().filter(|phase| phase.name.starts_with("ask to "));
+    let Some(begin) = starts.map(|phase| phase.start).max_by(f64::total_cmp) else {
+        return 0.0;
+    };
+    let (units, own): (Vec<&Phase>, Vec<&Phase>) = phases
+        .iter()
+        .filter(|phase| phase.end() <= begin)
+        .partition(|phase| UNITS.contains(&phase.name.as_str()));
+    let last = own
+        .iter()
+        .map(|phase| phase.end())
+        .max_by(f64::total_cmp)
+        .unwrap_or(begin);
+    if units.iter().any(|unit| unit.end() > last) {
+        begin - last
+    } else {
+        0.0
     }
 }
 
@@ -151,7 +178,7 @@ pub(super) async fn today(remote: &SsmRemote, node: &Node, root: &Path, aws: &Pa
     std::fs::write(root.join("opt/today.sh"), include_str!("today.sh"))?;
     let script = "cloud-init status --wait >/dev/null 2>&1\n\
                   python3 -m compileall -q /opt/today >/dev/null 2>&1\n\
-                  bash /opt/today.sh | tail -n 1";
+                  bash /opt/today.sh >/run/today.out && tail -n 1 /run/today.out";
     let said = run_on(remote, node, "today's script", script, BOOT).await?;
     let took: BTreeMap<String, f64> =
         serde_json::from_str(&said).with_context(|| format!("today's script said: {said}"))?;
@@ -229,11 +256,16 @@ mod tests {
             "phases": [{"name": "documents", "start": 1, "milliseconds": 9},
                        {"name": "write files", "start": 20, "milliseconds": 5},
                        {"name": "ask to start consul", "start": 26, "milliseconds": 4},
-                       {"name": "consul.service", "start": 30, "milliseconds": 900}]}"#;
+                       {"name": "consul", "start": 26, "milliseconds": 900},
+                       {"name": "ask to start nomad", "start": 930, "milliseconds": 5}]}"#;
         let boot = Boot::read(report, "VmHWM:\t  5000 kB").unwrap();
         assert_eq!(
-            (boot.answered, boot.asked, boot.all, boot.peak),
-            (10.0, 30.0, 1500.0, 5.12)
+            (boot.answered, boot.asked, boot.waited, boot.all, boot.peak),
+            (10.0, 935.0, 900.0, 1500.0, 5.12)
+        );
+        assert_eq!(
+            boot.slowest,
+            "consul 900, documents 9, write files 5, ask to start nomad 5"
         );
         assert_eq!(boot.ended().to_string(), "2026-01-01T00:00:01.5Z");
         let failed = report.replace("done", "failed");
