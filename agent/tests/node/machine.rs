@@ -285,6 +285,16 @@ impl ServiceManager for Machine {
         })
     }
 
+    fn has_read(&self, services: &[&str]) -> bool {
+        let definitions = self.definitions.borrow();
+        let is_read =
+            |path: &&str| definitions.get(path).cloned().flatten() == self.files.read(path).unwrap();
+        services.iter().all(|service| {
+            let with = self.would_run_with(service);
+            with.keys().filter(|path| DEFINITIONS.contains(path)).all(is_read)
+        })
+    }
+
     fn last_words(&self, service: &str) -> Vec<String> {
         let farewell = self.farewell.borrow();
         if farewell.is_empty() {
