@@ -28,14 +28,14 @@ pub(super) struct Boot {
     pub(super) answered: f64,
     /// Milliseconds until all files were written and all units had been asked to start.
     pub(super) asked: f64,
-    /// Of these, milliseconds in which `apply` only waited for Consul and Docker to come up, before it asked for Nomad.
-    pub(super) waited: f64,
+    /// Milliseconds until the first units had been asked to start: Consul, Docker. Nomad is asked when both are up.
+    pub(super) first: f64,
     /// Milliseconds of all of it.
     pub(super) all: f64,
     /// Peak memory of `apply` in MB.
     pub(super) peak: f64,
-    /// What took longest until then, in words.
-    pub(super) slowest: String,
+    /// What was done until then, each from and to which millisecond.
+    pub(super) course: String,
 }
 
 #[derive(Deserialize)]
@@ -86,17 +86,20 @@ impl Boot {
                 .with_context(|| format!("the report has no phase '{begins}'"))
         };
         let asked = last("ask to ")?.max(last("write files")?);
-        let waited = waited(&report.phases);
+        let starts = report
+            .phases
+            .iter()
+            .filter(|phase| phase.name.starts_with("ask to "));
+        let first = starts.map(Phase::end).min_by(f64::total_cmp).unwrap_or(asked);
         let mut before: Vec<&Phase> = report
             .phases
             .iter()
             .filter(|phase| phase.end() <= asked)
             .collect();
-        before.sort_by(|one, other| other.milliseconds.total_cmp(&one.milliseconds));
-        let slowest = before
+        before.sort_by(|one, other| one.start.total_cmp(&other.start));
+        let course = before
             .iter()
-            .take(4)
-            .map(|phase| format!("{} {:.0}", phase.name, phase.milliseconds));
+            .map(|phase| format!("{} {:.0}..{:.0}", phase.name, phase.start, phase.end()));
         let kilobytes = peak
             .split_whitespace()
             .nth(1)
@@ -105,34 +108,11 @@ impl Boot {
             began: report.began,
             answered: last("documents")?,
             asked,
-            waited,
+            first,
             all: report.milliseconds,
             peak: kilobytes.parse::<f64>()? * 1024.0 / 1e6,
-            slowest: slowest.collect::<Vec<_>>().join(", "),
+            course: course.collect::<Vec<_>>().join(", "),
         })
-    }
-}
-
-/// Milliseconds between the agent's own work and the last start that it asks for, if units came up in between.
-fn waited(phases: &[Phase]) -> f64 {
-    const UNITS: [&str; 5] = ["consul", "containerd", "docker", "nomad", "cos-dns"];
-    let starts = phases.iter().filter(|phase| phase.name.starts_with("ask to "));
-    let Some(begin) = starts.map(|phase| phase.start).max_by(f64::total_cmp) else {
-        return 0.0;
-    };
-    let (units, own): (Vec<&Phase>, Vec<&Phase>) = phases
-        .iter()
-        .filter(|phase| phase.end() <= begin)
-        .partition(|phase| UNITS.contains(&phase.name.as_str()));
-    let last = own
-        .iter()
-        .map(|phase| phase.end())
-        .max_by(f64::total_cmp)
-        .unwrap_or(begin);
-    if units.iter().any(|unit| unit.end() > last) {
-        begin - last
-    } else {
-        0.0
     }
 }
 
@@ -260,12 +240,13 @@ mod tests {
                        {"name": "ask to start nomad", "start": 930, "milliseconds": 5}]}"#;
         let boot = Boot::read(report, "VmHWM:\t  5000 kB").unwrap();
         assert_eq!(
-            (boot.answered, boot.asked, boot.waited, boot.all, boot.peak),
-            (10.0, 935.0, 900.0, 1500.0, 5.12)
+            (boot.answered, boot.first, boot.asked, boot.all, boot.peak),
+            (10.0, 30.0, 935.0, 1500.0, 5.12)
         );
-        assert_eq!(
-            boot.slowest,
-            "consul 900, documents 9, write files 5, ask to start nomad 5"
+        assert!(
+            boot.course.starts_with("documents 1..10, write files 20..25, "),
+            "{}",
+            boot.course
         );
         assert_eq!(boot.ended().to_string(), "2026-01-01T00:00:01.5Z");
         let failed = report.replace("done", "failed");
