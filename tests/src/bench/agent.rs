@@ -190,7 +190,7 @@ impl Bench<'_> {
         self.measured.logins = self.steps.step("logins for ECR", logins).await?;
         let length = self.settings.watch;
         let watch = async {
-            node::start_watcher(&remote, node).await?;
+            node::rest_watcher(&remote, node).await?;
             let before = node::watcher(&remote, node).await?;
             let began = std::time::Instant::now();
             tokio::time::sleep(length).await;

@@ -177,10 +177,10 @@ pub(super) struct Watcher {
     pub(super) busy: f64,
 }
 
-/// Starts the watcher, and lets it come to rest.
-pub(super) async fn start_watcher(remote: &SsmRemote, node: &Node) -> Result<()> {
-    let script = "systemctl start cos-agent-watch.service && sleep 15";
-    run_on(remote, node, "start the watcher", script, BOOT)
+/// Lets the watcher, which `apply` started, come to rest.
+pub(super) async fn rest_watcher(remote: &SsmRemote, node: &Node) -> Result<()> {
+    let script = "systemctl is-active cos-agent-watch.service && sleep 15";
+    run_on(remote, node, "let the watcher rest", script, BOOT)
         .await
         .map(drop)
 }
