@@ -132,6 +132,7 @@ fn spec(id: &str, kind: Kind, address: Ipv4Addr, root: &Path) -> MachineSpec {
             instance_tags: true,
             token_required: true,
             role: Some("node".to_owned()),
+            notices: BTreeMap::new(),
         },
     }
 }
@@ -208,7 +209,8 @@ async fn looks_like_ec2(fleet: &Fleet, id: &str, address: Ipv4Addr) {
         sh(fleet, id, &format!("{imds}/meta-data/tags/instance/Role")).await,
         "client"
     );
-    assert!(fleet.set_notice(id, "spot/instance-action", Some("{}".to_owned())));
+    let notice = ("spot/instance-action".to_owned(), "{}".to_owned());
+    fleet.set_notices(id, BTreeMap::from([notice])).await;
     assert_eq!(
         sh(fleet, id, &format!("{imds}/meta-data/spot/instance-action")).await,
         "{}"

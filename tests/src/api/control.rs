@@ -1,4 +1,4 @@
-//! Owns the sandbox's own API under `/_sandbox/`: what it holds, fault rules, ways into instances.
+//! Owns the sandbox's own API under `/_sandbox/`: what it holds, fault rules, ways into instances, notices to them.
 //! Touches moto for its listing, and the host through `Host`.
 
 use std::future::Future;
@@ -11,11 +11,13 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, header};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::faults::Rule;
 use super::front::Front;
+use super::notice::Notice;
 use crate::machines::Machines;
 
 /// What a sandbox says about itself.
@@ -49,26 +51,9 @@ pub trait Host: Send + Sync {
 
 /// `GET /_sandbox/state`: everything that is held beyond the start, by kind, and how many that are.
 pub(super) async fn state<M: Machines>(State(front): State<Arc<Front<M>>>) -> Response<Body> {
-    let url = format!("{}/moto-api/cos/held", front.moto);
-    let asked = async {
-        let listing = front
-            .client()
-            .get(url)
-            .send()
-            .await?
-            .error_for_status()?
-            .text()
-            .await?;
-        anyhow::Ok(serde_json::from_str::<Value>(&listing)?)
-    };
-    let held = match asked.await {
+    let held = match ask_moto(&front, "held").await {
         Ok(held) => held,
-        Err(error) => {
-            return text(
-                StatusCode::BAD_GATEWAY,
-                &format!("moto did not list what it holds: {error}\n"),
-            );
-        }
+        Err(refusal) => return refusal,
     };
     let known: Vec<&str> = ["volumes", "snapshots"]
         .iter()
@@ -100,6 +85,58 @@ pub(super) async fn state<M: Machines>(State(front): State<Arc<Front<M>>>) -> Re
         "machines": observed["instances"],
         "faults": front.faults.list(),
     }))
+}
+
+/// What the plug-in lists under one of its own paths; the error is the answer to whoever asked.
+async fn ask_moto<M: Machines>(front: &Front<M>, what: &str) -> Result<Value, Response<Body>> {
+    let url = format!("{}/moto-api/cos/{what}", front.moto);
+    let asked = async {
+        let listing = front
+            .client()
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .text()
+            .await?;
+        anyhow::Ok(serde_json::from_str::<Value>(&listing)?)
+    };
+    let failed = |error| {
+        text(
+            StatusCode::BAD_GATEWAY,
+            &format!("moto did not list {what}: {error}\n"),
+        )
+    };
+    asked.await.map_err(failed)
+}
+
+/// `GET /_sandbox/lifecycle`: what was said at lifecycle hooks so far, in order: by whom, at which hook, about whom.
+pub(super) async fn lifecycle<M: Machines>(State(front): State<Arc<Front<M>>>) -> Response<Body> {
+    match ask_moto(&front, "lifecycle").await {
+        Ok(said) => json_answer(&said),
+        Err(refusal) => refusal,
+    }
+}
+
+/// Body of `POST /_sandbox/notice`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Told {
+    instance: String,
+    #[serde(flatten)]
+    notice: Notice,
+}
+
+/// `POST /_sandbox/notice`: the instance's metadata tells it from now on; answers with path and document.
+pub(super) async fn notice<M: Machines>(
+    State(front): State<Arc<Front<M>>>,
+    Json(told): Json<Told>,
+) -> Response<Body> {
+    let (path, document) = told.notice.document(Timestamp::now());
+    let set = front.executor.set_notice(&told.instance, path, document.clone());
+    match set.await {
+        Ok(()) => json_answer(&json!({"path": path, "document": document})),
+        Err(refusal) => text(StatusCode::NOT_FOUND, &format!("{refusal}\n")),
+    }
 }
 
 /// `GET /_sandbox/faults`.

@@ -89,6 +89,8 @@ pub async fn serve<M: Machines>(listener: TcpListener, front: Arc<Front<M>>) -> 
                 .delete(control::clear_faults::<M>),
         )
         .route("/_sandbox/forward", post(control::forward::<M>))
+        .route("/_sandbox/notice", post(control::notice::<M>))
+        .route("/_sandbox/lifecycle", get(control::lifecycle::<M>))
         .route("/_sandbox/mirror/{*path}", get(mirrored::<M>))
         .fallback(answer::<M>)
         .with_state(front)

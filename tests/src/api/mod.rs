@@ -10,6 +10,7 @@ pub mod faults;
 pub mod front;
 pub mod mirror;
 pub mod moto;
+pub mod notice;
 pub mod record;
 pub mod store;
 pub mod timeline;

@@ -42,6 +42,12 @@ pub enum Act {
     },
     /// Name the role of the instance profile.
     Role { id: String, role: Option<String> },
+    /// Set or take back what the machine's metadata tells at a path.
+    Notice {
+        id: String,
+        path: String,
+        document: Option<String>,
+    },
     /// What the console showed, as base64.
     Console { id: String },
     /// Make a volume.

@@ -1,4 +1,4 @@
-//! `cos-sandbox`: starts, lists and ends the local EC2.
+//! `cos-sandbox`: starts, lists and ends the local EC2, and tells its instances that they must go.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use cos_tests::api::executor::MachineChoice;
 use cos_tests::api::faults::Rule;
+use cos_tests::api::notice::Notice;
 use cos_tests::api::timeline::Timeline;
 use cos_tests::machines::Fleet;
 use cos_tests::sandbox::real::{self, Missing, Places};
@@ -38,6 +39,16 @@ enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Lets an instance's metadata tell that it must go, as EC2 and Auto Scaling do; nothing else happens to it.
+    #[command(after_help = "Example: cos-sandbox notice i-0123456789abcdef0 spot --in 2m")]
+    Notice {
+        #[command(flatten)]
+        which: Which,
+        /// Instance id.
+        instance: String,
+        #[command(subcommand)]
+        notice: Notice,
     },
     /// Ends it and removes all that it made, also after a crash.
     Down {
@@ -140,6 +151,11 @@ fn main() -> ExitCode {
         Command::Up(up) if up.detach => in_runtime(detach(*up)),
         Command::Up(up) => in_runtime(foreground(*up)),
         Command::List { which, json } => in_runtime(list(which, json)),
+        Command::Notice {
+            which,
+            instance,
+            notice,
+        } => in_runtime(tell(which, instance, notice)),
         Command::Down { which } => in_runtime(down(which)),
         Command::Logs { which, moto } => logs(&which, moto),
     };
@@ -313,6 +329,24 @@ async fn list(which: Which, as_json: bool) -> Result<()> {
         }
     }
     data(&format!("leftovers: {}", state["leftovers"]));
+    Ok(())
+}
+
+async fn tell(which: Which, instance: String, notice: Notice) -> Result<()> {
+    let Some(session) = Session::find(&which.folder()?) else {
+        let fact = format!("the sandbox '{}' does not run", which.name);
+        return Err(Missing::new(fact, "cos-sandbox up starts it; --state and --name say which one").into());
+    };
+    let mut body = serde_json::to_value(&notice)?;
+    body["instance"] = json!(instance);
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let request = client
+        .post(format!("{}/notice", session.control()))
+        .header("content-type", "application/json");
+    let reply = request.body(body.to_string()).send().await?;
+    let (status, said) = (reply.status(), reply.text().await?);
+    anyhow::ensure!(status.is_success(), "{}", said.trim());
+    data(said.trim());
     Ok(())
 }
 

@@ -141,17 +141,6 @@ impl Fleet {
             .await
     }
 
-    /// Sets or clears what the metadata service answers at a path below `meta-data/`, such as
-    /// `spot/instance-action` or `autoscaling/target-lifecycle-state`. False if there is no such machine.
-    pub fn set_notice(&self, id: &str, path: &str, value: Option<String>) -> bool {
-        self.site.directory.change(id, |subject| {
-            match value {
-                Some(value) => subject.notices.insert(path.to_owned(), value),
-                None => subject.notices.remove(path),
-            };
-        })
-    }
-
     fn lock_machines(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Machine>>> {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,7 +179,6 @@ impl Machines for Fleet {
             address: spec.address,
             metadata: spec.metadata,
             pending_time: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            notices: BTreeMap::new(),
         });
         machine.start().await
     }
@@ -223,6 +211,12 @@ impl Machines for Fleet {
         self.site
             .directory
             .change(id, |subject| subject.metadata.tags = tags);
+    }
+
+    async fn set_notices(&self, id: &str, notices: BTreeMap<String, String>) {
+        self.site
+            .directory
+            .change(id, |subject| subject.metadata.notices = notices);
     }
 
     async fn console(&self, id: &str) -> anyhow::Result<Vec<u8>> {

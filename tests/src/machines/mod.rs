@@ -86,6 +86,8 @@ pub struct Metadata {
     pub token_required: bool,
     /// Name of the instance profile's role, if it has one.
     pub role: Option<String>,
+    /// What is told from outside, by path below `meta-data/`, such as `spot/instance-action`.
+    pub notices: BTreeMap<String, String>,
 }
 
 /// What a machine does now.
@@ -140,6 +142,9 @@ pub trait Machines: Send + Sync + 'static {
 
     /// Replaces the tags that the metadata service shows.
     fn set_tags(&self, id: &str, tags: BTreeMap<String, String>) -> impl Future<Output = ()> + Send;
+
+    /// Replaces what the metadata service tells of the machine's end.
+    fn set_notices(&self, id: &str, notices: BTreeMap<String, String>) -> impl Future<Output = ()> + Send;
 
     /// What the machine wrote to its console so far.
     fn console(&self, id: &str) -> impl Future<Output = anyhow::Result<Vec<u8>>> + Send;

@@ -125,6 +125,12 @@ impl Machines for Fake {
         }
     }
 
+    async fn set_notices(&self, id: &str, notices: BTreeMap<String, String>) {
+        if let Some((spec, _)) = self.lock().get_mut(id) {
+            spec.metadata.notices = notices;
+        }
+    }
+
     async fn console(&self, id: &str) -> Result<Vec<u8>> {
         Ok(format!("console of {id}\n").into_bytes())
     }
@@ -150,6 +156,7 @@ fn described(spec: &MachineSpec) -> String {
         "instance_tags": metadata.instance_tags,
         "token_required": metadata.token_required,
         "role": metadata.role,
+        "notices": metadata.notices,
     })
     .to_string()
 }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex as Turn, Semaphore};
 
-use super::{Executor, Refusal, at_least};
+use super::{Executor, Refusal, at_least, notices};
 use crate::api::wire::{Launch, LaunchVolume};
 use crate::machines::{Disk, Kind, MachineSpec, MachineState, Machines, Metadata};
 
@@ -112,7 +112,7 @@ impl Instance {
     }
 }
 
-fn unknown(id: &str) -> Refusal {
+pub(super) fn unknown(id: &str) -> Refusal {
     Refusal::new(
         "InvalidInstanceID.NotFound",
         format!("The instance ID '{id}' does not exist"),
@@ -151,6 +151,7 @@ impl<M: Machines> Executor<M> {
                 instance_tags: launch.instance_tags,
                 token_required: launch.token_required,
                 role: launch.role,
+                notices: BTreeMap::new(),
             },
             terminate_on_shutdown: launch.terminate_on_shutdown,
             online: false,
@@ -201,6 +202,8 @@ impl<M: Machines> Executor<M> {
             ensure!(*gate, "the sandbox is ending");
             self.machines.start(spec).await?;
         }
+        // What was told while the machine was on its way.
+        self.tell_notices(id).await?;
         at_least(since, self.timeline.pending).await;
         self.change(id, |it| {
             if it.phase == Phase::Pending {
@@ -220,6 +223,7 @@ impl<M: Machines> Executor<M> {
                 other => return Err(wrong_state(id, other, "started")),
             }
             instance.reason = None;
+            instance.metadata.notices = notices::after_a_stop(&instance.metadata.notices);
             instance.enter(Phase::Pending);
         }
         let (executor, id) = (Arc::clone(self), id.to_owned());

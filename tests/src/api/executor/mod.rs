@@ -4,6 +4,7 @@
 mod commands;
 mod disks;
 mod instances;
+mod notices;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -155,6 +156,10 @@ impl<M: Machines> Executor<M> {
             Act::Tags { id, tags } => self.set_tags(&id, tags).await,
             Act::Role { id, role } => {
                 self.set_role(&id, role);
+                Ok(Value::Null)
+            }
+            Act::Notice { id, path, document } => {
+                self.set_notice(&id, &path, document).await?;
                 Ok(Value::Null)
             }
             Act::Console { id } => {

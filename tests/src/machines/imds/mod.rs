@@ -3,7 +3,7 @@
 
 mod tree;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,8 +53,6 @@ pub(crate) struct Subject {
     pub(crate) metadata: Metadata,
     /// When it was started, in RFC 3339.
     pub(crate) pending_time: String,
-    /// Paths below `meta-data/` that are set from outside: notices, scheduled events.
-    pub(crate) notices: BTreeMap<String, String>,
 }
 
 /// The machines that the service answers, by private address, and their sessions.

@@ -1,4 +1,6 @@
 use super::*;
+use std::collections::BTreeMap;
+
 use axum::http::HeaderValue;
 
 const CALLER: Ipv4Addr = Ipv4Addr::new(172, 31, 5, 6);
@@ -20,9 +22,9 @@ fn directory(token_required: bool) -> Directory {
             instance_tags: true,
             token_required,
             role: Some("node-role".to_owned()),
+            notices: BTreeMap::new(),
         },
         pending_time: "2026-01-01T00:00:00Z".to_owned(),
-        notices: BTreeMap::new(),
     });
     directory
 }
@@ -150,6 +152,7 @@ async fn notices_and_tags_change_while_it_runs() {
     let directory = directory(false);
     assert!(directory.change("i-0123456789abcdef0", |subject| {
         subject
+            .metadata
             .notices
             .insert("spot/instance-action".to_owned(), "{}".to_owned());
         subject.metadata.tags.insert("New".to_owned(), "1".to_owned());

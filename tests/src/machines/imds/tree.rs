@@ -100,7 +100,7 @@ impl Tree {
                 set(&format!("meta-data/tags/instance/{key}"), value);
             }
         }
-        for (path, value) in &subject.notices {
+        for (path, value) in &metadata.notices {
             set(&format!("meta-data/{path}"), value);
         }
         let document = json!({
