@@ -7,6 +7,7 @@ import traceback
 
 import cos_images
 import cos_instances
+import cos_scaling
 import cos_volumes
 from cos_wire import LOCK, call, is_quiet, patch
 from moto.autoscaling import autoscaling_backends
@@ -43,6 +44,7 @@ def write_states():
         cos_volumes.apply(backend, seen["volumes"], seen["snapshots"])
         cos_images.apply(backend)
         cos_instances.apply(backend, seen["instances"])
+    cos_scaling.look()
 
 
 def before(owner, *names):

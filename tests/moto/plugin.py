@@ -22,12 +22,14 @@ def main():
     import cos_ecr
     import cos_images
     import cos_instances
+    import cos_scaling
     import cos_ssm
     import cos_start
     import cos_state
     import cos_volumes
 
-    for part in (cos_volumes, cos_images, cos_instances, cos_ebs, cos_ecr, cos_ssm, cos_state, cos_start):
+    parts = (cos_volumes, cos_images, cos_instances, cos_scaling, cos_ebs, cos_ecr, cos_ssm, cos_state, cos_start)
+    for part in parts:
         part.install()
 
     from moto.server import main as serve

@@ -7,6 +7,7 @@ import json
 import os
 import time
 import unittest
+import urllib.error
 import urllib.request
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ ONCE = Config(retries={"total_max_attempts": 1, "mode": "standard"})
 ec2 = boto3.client("ec2", config=ONCE)
 ssm = boto3.client("ssm", config=ONCE)
 ebs = boto3.client("ebs", config=ONCE)
+scaling = boto3.client("autoscaling", config=ONCE)
 
 
 def eventually(look, seconds=15):
@@ -85,8 +87,12 @@ def run(instance, *lines, **more):
 
 
 def control(path, body=None, method=None):
-    data = body.encode() if body is not None else None
-    request = urllib.request.Request(f"{ENDPOINT}/_sandbox/{path}", data=data, method=method)
+    """The sandbox's own API; a body is text, or a document."""
+    kind = "text/plain" if isinstance(body, str) else "application/json"
+    text = body if isinstance(body, (str, type(None))) else json.dumps(body)
+    data = text.encode() if text is not None else None
+    url = f"{ENDPOINT}/_sandbox/{path}"
+    request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": kind})
     with urllib.request.urlopen(request) as reply:
         return json.loads(reply.read())
 
@@ -461,6 +467,143 @@ class Commands(Case):
         listed = ssm.list_command_invocations(CommandId=long, Details=True)["CommandInvocations"]
         self.assertEqual(listed[0]["Status"], "Cancelled")
         self.assertEqual(ssm.list_commands(CommandId=several[0])["Commands"][0]["Status"], "Success")
+
+
+class Scaling(Case):
+    GROUP = "workers"
+    LAUNCH, TERMINATE = "autoscaling:EC2_INSTANCE_LAUNCHING", "autoscaling:EC2_INSTANCE_TERMINATING"
+
+    def setUp(self):
+        data = {
+            "ImageId": base_image(),
+            "InstanceType": "t3.small",
+            "IamInstanceProfile": {"Name": "cos-node"},
+            "UserData": base64.b64encode(b"#cloud-config\n").decode(),
+        }
+        ec2.create_launch_template(LaunchTemplateName=self.GROUP, LaunchTemplateData=data)
+        self.addCleanup(ec2.delete_launch_template, LaunchTemplateName=self.GROUP)
+
+    def group(self, size, *hooks):
+        scaling.create_auto_scaling_group(
+            AutoScalingGroupName=self.GROUP,
+            LaunchTemplate={"LaunchTemplateName": self.GROUP, "Version": "$Latest"},
+            MinSize=0,
+            MaxSize=5,
+            DesiredCapacity=size,
+            AvailabilityZones=["us-east-1a"],
+            LifecycleHookSpecificationList=[
+                {
+                    "LifecycleHookName": name,
+                    "LifecycleTransition": transition,
+                    "HeartbeatTimeout": timeout,
+                    "DefaultResult": "CONTINUE",
+                }
+                for name, transition, timeout in hooks
+            ],
+        )
+        self.addCleanup(scaling.delete_auto_scaling_group, AutoScalingGroupName=self.GROUP, ForceDelete=True)
+
+    def states(self):
+        found = scaling.describe_auto_scaling_instances()["AutoScalingInstances"]
+        return {it["InstanceId"]: it["LifecycleState"] for it in found}
+
+    def about(self, instance, hook):
+        return {"AutoScalingGroupName": self.GROUP, "LifecycleHookName": hook, "InstanceId": instance}
+
+    def notices(self, instance):
+        eventually(lambda: online(instance))
+        return json.loads(run(instance, 'echo "$SPEC"')["StandardOutputContent"])["notices"]
+
+    def test_an_instance_waits_at_the_hooks_of_its_way_in_and_out(self):
+        self.group(2, ("up", self.LAUNCH, 60), ("down", self.TERMINATE, 60))
+        self.assertEqual(set(self.states().values()), {"Pending:Wait"})
+        first, second = self.states()
+        self.assertEqual(self.notices(first), {"autoscaling/target-lifecycle-state": "InService"})
+        scaling.record_lifecycle_action_heartbeat(**self.about(first, "up"))
+        scaling.complete_lifecycle_action(**self.about(first, "up"), LifecycleActionResult="CONTINUE")
+        self.assertEqual(self.states(), {first: "InService", second: "Pending:Wait"})
+        self.refused(
+            "ValidationError",
+            scaling.complete_lifecycle_action,
+            **self.about(first, "up"),
+            LifecycleActionResult="CONTINUE",
+        )
+        # One that cannot be used is ended, and another one comes in its place.
+        scaling.complete_lifecycle_action(**self.about(second, "up"), LifecycleActionResult="ABANDON")
+        self.assertIn(state(second), ("shutting-down", "terminated"))
+        self.assertEqual(sorted(self.states().values()), ["InService", "Pending:Wait"])
+
+        scaling.terminate_instance_in_auto_scaling_group(InstanceId=first, ShouldDecrementDesiredCapacity=True)
+        self.assertEqual(self.states()[first], "Terminating:Wait")
+        self.assertEqual(self.notices(first), {"autoscaling/target-lifecycle-state": "Terminated"})
+        self.assertEqual(len(self.states()), 2)
+        scaling.record_lifecycle_action_heartbeat(**self.about(first, "down"))
+        scaling.complete_lifecycle_action(**self.about(first, "down"), LifecycleActionResult="CONTINUE")
+        self.assertNotIn(first, self.states())
+        eventually(lambda: state(first) == "terminated")
+        said = [(it["hook"], it["said"]) for it in control("lifecycle") if it["instance"] == first]
+        wanted = [("up", "waits"), ("up", "heartbeat"), ("up", "CONTINUE")]
+        wanted += [("down", "waits"), ("down", "heartbeat"), ("down", "CONTINUE")]
+        self.assertEqual(said, wanted)
+
+    def test_heartbeats_make_a_hook_wait_longer_and_silence_is_its_default(self):
+        self.group(1, ("up", self.LAUNCH, 2))
+        (instance,) = self.states()
+        for _ in range(3):
+            time.sleep(1)
+            scaling.record_lifecycle_action_heartbeat(**self.about(instance, "up"))
+        self.assertEqual(self.states(), {instance: "Pending:Wait"})
+        eventually(lambda: self.states() == {instance: "InService"})
+
+    def test_scaling_in_and_out_goes_through_the_hooks(self):
+        self.group(1, ("down", self.TERMINATE, 60))
+        self.assertEqual(list(self.states().values()), ["InService"])
+        (first,) = self.states()
+        scaling.set_desired_capacity(AutoScalingGroupName=self.GROUP, DesiredCapacity=0)
+        self.assertEqual(self.states(), {first: "Terminating:Wait"})
+        scaling.set_desired_capacity(AutoScalingGroupName=self.GROUP, DesiredCapacity=1)
+        self.assertEqual(sorted(self.states().values()), ["InService", "Terminating:Wait"])
+        # Whoever ends a member by hand gets another one.
+        second = next(it for it, where in self.states().items() if where == "InService")
+        ec2.terminate_instances(InstanceIds=[second])
+        self.assertNotIn(second, self.states())
+        self.assertEqual(sorted(self.states().values()), ["InService", "Terminating:Wait"])
+
+    def test_other_states_are_told_too(self):
+        self.group(1)
+        (instance,) = self.states()
+        about = {"AutoScalingGroupName": self.GROUP, "InstanceIds": [instance]}
+        for call, target in (
+            (lambda: scaling.enter_standby(**about, ShouldDecrementDesiredCapacity=True), "Standby"),
+            (lambda: scaling.exit_standby(**about), "InService"),
+            (lambda: scaling.detach_instances(**about, ShouldDecrementDesiredCapacity=True), "Detached"),
+        ):
+            call()
+            self.assertEqual(self.notices(instance), {"autoscaling/target-lifecycle-state": target})
+        ec2.terminate_instances(InstanceIds=[instance])
+        self.refused(
+            "ValidationError",
+            scaling.terminate_instance_in_auto_scaling_group,
+            InstanceId=instance,
+            ShouldDecrementDesiredCapacity=True,
+        )
+
+
+class Notices(Case):
+    def test_an_instance_is_told_and_its_end_is_not_done(self):
+        instance = launch()
+        eventually(lambda: online(instance))
+        told = {"instance": instance, "notice": "spot", "after": 120, "action": "terminate"}
+        self.assertEqual(control("notice", told)["path"], "spot/instance-action")
+        control("notice", {"instance": instance, "notice": "rebalance"})
+        seen = json.loads(run(instance, 'echo "$SPEC"')["StandardOutputContent"])["notices"]
+        self.assertEqual(json.loads(seen["spot/instance-action"])["action"], "terminate")
+        control("notice", {"instance": instance, "notice": "withdraw", "kind": "spot"})
+        seen = json.loads(run(instance, 'echo "$SPEC"')["StandardOutputContent"])["notices"]
+        self.assertEqual(list(seen), ["events/recommendations/rebalance"])
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            control("notice", {"instance": "i-0", "notice": "rebalance"})
+        self.assertEqual(refused.exception.code, 404)
 
 
 class Faults(Case):

@@ -25,6 +25,7 @@ const PLUGIN: [Source; 10] = [
     ("cos_state.py", include_str!("../../moto/cos_state.py")),
     ("cos_images.py", include_str!("../../moto/cos_images.py")),
     ("cos_instances.py", include_str!("../../moto/cos_instances.py")),
+    ("cos_scaling.py", include_str!("../../moto/cos_scaling.py")),
     ("cos_volumes.py", include_str!("../../moto/cos_volumes.py")),
     ("cos_ebs.py", include_str!("../../moto/cos_ebs.py")),
     ("cos_ecr.py", include_str!("../../moto/cos_ecr.py")),
