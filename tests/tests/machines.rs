@@ -406,6 +406,13 @@ async fn a_container_boots_as_ec2_does() {
         .unwrap();
     let online = until(&fleet, id, MachineState::Online, MINUTE).await;
     eprintln!("container: online after {online:.1?}");
+    // What all machines know as their router stays the same, whoever comes and goes.
+    let bridge = Command::new("ip")
+        .args(["-n", fleet.namespace().name(), "link", "show", "vpc"])
+        .output()
+        .unwrap();
+    let bridge = String::from_utf8_lossy(&bridge.stdout).into_owned();
+    assert!(bridge.contains("link/ether 0a:c0:ac:1f:00:02"), "{bridge}");
     sh(&fleet, id, "cloud-init status --wait >/dev/null; true").await;
     eprintln!("container: cloud-init done after {:.1?}", began.elapsed());
     looks_like_ec2(&fleet, id, address).await;

@@ -116,6 +116,8 @@ impl Network {
         region: &str,
     ) -> anyhow::Result<Self> {
         let namespace = Namespace::make(records, name).await?;
+        // An address of its own: a bridge without one takes the lowest of its ports, so it would change as machines
+        // come and go, and all others would for half a minute not reach router, resolver and endpoints.
         run(
             "ip",
             [
@@ -124,6 +126,8 @@ impl Network {
                 "link",
                 "add",
                 BRIDGE,
+                "address",
+                &mac(RESOLVER),
                 "type",
                 "bridge",
                 "forward_delay",
