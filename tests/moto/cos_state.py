@@ -73,10 +73,15 @@ def held():
     def add(kind, identity, **more):
         kinds.setdefault(kind, []).append({"id": identity, **more})
 
+    members = {}
+    for backend in list(autoscaling_backends[DEFAULT_ACCOUNT_ID].values()):
+        for member in backend.describe_auto_scaling_instances([]):
+            members[member.instance_id] = {"group": member.auto_scaling_group_name, "lifecycle": member.lifecycle_state}
     for region, backend in list(ec2_backends[DEFAULT_ACCOUNT_ID].items()):
         for instance in backend.all_instances():
             if instance.state != "terminated":
-                add("instances", instance.id, state=instance.state, region=region)
+                member = members.get(instance.id, {})
+                add("instances", instance.id, state=instance.state, region=region, **member)
         for volume in list(backend.volumes.values()):
             add("volumes", volume.id, state=volume.status, region=region)
         for snapshot in list(backend.snapshots.values()):

@@ -535,6 +535,8 @@ class Scaling(Case):
 
         scaling.terminate_instance_in_auto_scaling_group(InstanceId=first, ShouldDecrementDesiredCapacity=True)
         self.assertEqual(self.states()[first], "Terminating:Wait")
+        listed = next(it for it in control("state")["held"]["instances"] if it["id"] == first)
+        self.assertEqual((listed["group"], listed["lifecycle"]), (self.GROUP, "Terminating:Wait"))
         self.assertEqual(self.notices(first), {"autoscaling/target-lifecycle-state": "Terminated"})
         self.assertEqual(len(self.states()), 2)
         scaling.record_lifecycle_action_heartbeat(**self.about(first, "down"))

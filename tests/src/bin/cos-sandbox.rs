@@ -311,7 +311,7 @@ async fn list(which: Which, as_json: bool) -> Result<()> {
     ));
     for (kind, things) in state["held"].as_object().into_iter().flatten() {
         for thing in things.as_array().into_iter().flatten() {
-            let words: Vec<&str> = ["id", "state", "name"]
+            let words: Vec<&str> = ["id", "state", "name", "group", "lifecycle"]
                 .iter()
                 .filter_map(|key| thing[key].as_str())
                 .collect();

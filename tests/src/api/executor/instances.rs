@@ -22,7 +22,7 @@ use crate::machines::{Disk, Kind, MachineSpec, MachineState, Machines, Metadata}
 pub(super) fn patience(kind: Kind) -> Duration {
     match kind {
         Kind::VirtualMachine => Duration::from_mins(2),
-        Kind::Container => Duration::from_mins(1),
+        Kind::Container => Duration::from_mins(3),
     }
 }
 
