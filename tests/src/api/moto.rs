@@ -19,7 +19,7 @@ const READY: Duration = Duration::from_secs(90);
 type Source = (&'static str, &'static str);
 
 /// The plug-in travels in the binary, so that it cannot be of another version.
-const PLUGIN: [Source; 10] = [
+const PLUGIN: [Source; 11] = [
     ("plugin.py", include_str!("../../moto/plugin.py")),
     ("cos_wire.py", include_str!("../../moto/cos_wire.py")),
     ("cos_state.py", include_str!("../../moto/cos_state.py")),
