@@ -103,6 +103,18 @@ fn builder_hint(error: &BuilderError) -> Option<&'static str> {
     }
 }
 
+/// The error and its causes in one line.
+pub fn one_line(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 /// The error and its causes, one line each; the causes are indented.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = format!("error: {error}");

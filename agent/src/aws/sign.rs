@@ -7,6 +7,7 @@ use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings};
 use aws_sigv4::sign::v4;
 
 use super::credentials::Credentials;
+use crate::error::one_line;
 
 /// What is signed, and for whom.
 #[derive(Debug, Clone, Copy)]
@@ -53,26 +54,15 @@ pub(super) fn headers(
         signable.headers.iter().copied(),
         SignableBody::Bytes(signable.body),
     )
-    .map_err(|error| told(&error))?;
+    .map_err(|error| one_line(&error))?;
     let (instructions, _) = aws_sigv4::http_request::sign(request, &parameters)
-        .map_err(|error| told(&error))?
+        .map_err(|error| one_line(&error))?
         .into_parts();
     let (headers, _) = instructions.into_parts();
     Ok(headers
         .into_iter()
         .map(|header| (header.name(), header.value().to_owned()))
         .collect())
-}
-
-/// The error with its causes, in one line.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

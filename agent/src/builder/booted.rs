@@ -8,6 +8,7 @@ use super::machine::Machine;
 use super::report::{Check, SealReport};
 use super::residue::{LOGS, RESIDUE, surviving_logs, survivors};
 use crate::bundle::BundleManifest;
+use crate::error::one_line;
 use crate::node;
 use crate::node::config::Role;
 use crate::node::render::Versions;
@@ -62,36 +63,24 @@ fn rendered_node(machine: &Machine<'_>, role: Role) -> Check {
         "consul validate and nomad config validate accept it",
     );
     let judged = || -> Result<Vec<String>, String> {
-        let text = |error: &dyn std::error::Error| describe(error);
-        let directory = tempfile::tempdir().map_err(|error| text(&error))?;
-        let versions = Versions::detect(machine.files, machine.programs).map_err(|error| text(&error))?;
+        let directory = tempfile::tempdir().map_err(|error| one_line(&error))?;
+        let versions = Versions::detect(machine.files, machine.programs).map_err(|error| one_line(&error))?;
         let facts = InstanceFacts::sample();
         let validators =
             node::render_for_validation(role, &facts, &versions, machine.files, directory.path())
-                .map_err(|error| text(&error))?;
+                .map_err(|error| one_line(&error))?;
         if validators.is_empty() {
             return Err("no validator was named".to_owned());
         }
         let refused = validators
             .iter()
             .filter_map(|invocation| machine.programs.check(invocation).err());
-        Ok(refused.map(|error| text(&error)).collect())
+        Ok(refused.map(|error| one_line(&error)).collect())
     };
     match judged() {
         Ok(refused) => Check::none(name, expected, &refused),
         Err(reason) => Check::failed(name, expected, reason),
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn machine_id(machine: &Machine<'_>, sealed: &SealReport) -> Check {
@@ -140,7 +129,7 @@ fn journal_folder(machine: &Machine<'_>, sealed: &SealReport) -> Check {
         "no journal under the builder's machine-id",
     );
     match machine.files.entries("/var/log/journal") {
-        Err(error) => Check::failed(name, expected, describe(&error)),
+        Err(error) => Check::failed(name, expected, one_line(&error)),
         Ok(mut found) => {
             found.retain(|id| Some(sha256(id.as_bytes())) == sealed.machine_id_sha256);
             Check::none(name, expected, &found)

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::AGENT_PATH;
-use super::booted::describe;
 use super::machine::Machine;
 use super::report::Check;
+use crate::error::one_line;
 
 const NAME: &str = "docker";
 const EXPECTED: &str = "a container runs `cos-agent --version` and prints the version";
@@ -36,7 +36,7 @@ pub(crate) fn check(machine: &Machine<'_>) -> Check {
     };
     let ran = match units("start") {
         Ok(()) => run_container(machine),
-        Err(error) => Err(journal(machine, systemd, describe(&error))),
+        Err(error) => Err(journal(machine, systemd, one_line(&error))),
     };
     let _ = machine.run("docker", &["image", "rm", "--force", IMAGE], COMMAND);
     let _ = machine.files.remove(ARCHIVE);
@@ -51,7 +51,7 @@ pub(crate) fn check(machine: &Machine<'_>) -> Check {
         (Ok(output), _) if output.trim() != expected_output => {
             Check::failed(NAME, format!("{EXPECTED}: `{expected_output}`"), output.trim())
         }
-        (Ok(_), Err(error)) => Check::failed(NAME, "docker stops when told to", describe(&error)),
+        (Ok(_), Err(error)) => Check::failed(NAME, "docker stops when told to", one_line(&error)),
         (Ok(_), Ok(())) => Check::none(NAME, EXPECTED, &[]),
     }
 }
@@ -65,7 +65,7 @@ fn run_container(machine: &Machine<'_>) -> Result<String, String> {
     let docker = |arguments: &[&str]| {
         machine
             .check("docker", arguments, COMMAND)
-            .map_err(|error| describe(&error))
+            .map_err(|error| one_line(&error))
     };
     docker(&["import", ARCHIVE, IMAGE])?;
     Ok(docker(&["run", "--rm", IMAGE, "/cos-agent", "--version"])?.stdout)

@@ -92,13 +92,7 @@ impl EcrError {
     }
 }
 
-/// The error with its causes in one line.
+/// The error with its causes in one line, whatever line ends they hold.
 pub(super) fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text.replace(['\n', '\r'], " ")
+    crate::error::one_line(error).replace(['\n', '\r'], " ")
 }

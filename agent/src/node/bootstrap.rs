@@ -12,6 +12,7 @@ use super::config::NodeSpec;
 use super::health::ConsulApi;
 use super::render::Unit;
 use crate::aws::Client;
+use crate::error::one_line;
 use crate::host::{FileError, Files};
 
 /// Where Consul's servers speak to each other.
@@ -94,7 +95,7 @@ impl Neighbours for Network<'_> {
             let addresses = self
                 .aws
                 .describe_instances_by_tag(tag.tag_key.as_str(), tag.tag_value.as_str())
-                .map_err(|error| crate::error::chain(&error))?;
+                .map_err(|error| one_line(&error))?;
             let at = |address| SocketAddr::new(IpAddr::V4(address), CONSUL_RPC);
             return Ok(addresses.into_iter().map(at).collect());
         }

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
-use super::error::{DisksError, StepError, chain};
+use super::error::{DisksError, StepError};
 use super::execute::Executor;
 use super::observe::{self, Environment, Looked, Observed};
 use super::plan::{self, Decision, Plan};
 use super::spec::Request;
 use super::step::{Planned, Step};
+use crate::error::one_line;
 use crate::host::{FileError, Files};
 use crate::node::wait::{self, Backoff};
 
@@ -222,7 +223,7 @@ fn carry_out(
             last.milliseconds = start.elapsed().as_millis();
             last.outcome = match &done {
                 Ok(()) => Outcome::Done,
-                Err(error) => Outcome::Failed(chain(error)),
+                Err(error) => Outcome::Failed(one_line(error)),
             };
         }
         if let Err(error) = done {

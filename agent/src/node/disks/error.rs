@@ -1,6 +1,5 @@
 //! Owns how disks can come to a bad end. Touches nothing.
 
-use std::error::Error;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -61,18 +60,6 @@ pub enum StepError {
         /// Mount point.
         mount_point: String,
     },
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn words(objections: &[Objection]) -> String {

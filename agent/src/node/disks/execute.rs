@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::error::{StepError, chain};
+use super::error::StepError;
 use super::evidence::{self, Objection};
 use super::inventory::{BlockDevice, Inventory};
 use super::observe::{self, Environment, Looked};
@@ -12,6 +12,7 @@ use super::spec::FileSystem;
 use super::step::{DeviceRef, Step};
 use super::units::{Keeper, MountEntry};
 use super::uuid::Uuid;
+use crate::error::one_line;
 use crate::host::{Invocation, Output, ProgramError};
 use crate::node::wait::{self, Backoff, WaitError};
 
@@ -236,7 +237,7 @@ impl<'a> Executor<'a> {
                 _ => false,
             };
             if passes {
-                Ok(ControlFlow::Continue(chain(&error)))
+                Ok(ControlFlow::Continue(one_line(&error)))
             } else {
                 Err(error)
             }

@@ -7,6 +7,7 @@ use super::RegistryTokens;
 use super::failure::Failure;
 use crate::aws::Environment;
 use crate::ecr::{EcrError, Helper};
+use crate::error::one_line;
 use crate::host::Files;
 
 /// Within this a login comes, from the cache at once; the helper itself gives Docker ten seconds.
@@ -46,13 +47,7 @@ impl RegistryTokens for Ecr {
 
 /// A permission may come: IAM tells its services of a new role within seconds.
 fn failure(error: &EcrError) -> Failure {
-    let mut words = vec![error.to_string()];
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        words.push(error.to_string());
-        cause = error.source();
-    }
-    let failure = Failure::passing(words.join(": "));
+    let failure = Failure::passing(one_line(error));
     match error.hint() {
         Some(hint) => failure.hint(hint),
         None => failure,

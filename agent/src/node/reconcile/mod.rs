@@ -17,6 +17,7 @@ use super::render::{DesiredState, Product, Unit};
 use super::report::Timeline;
 use super::services::ServiceManager;
 use super::sources::Imds;
+use crate::error::one_line;
 use crate::host::{Files, Programs};
 
 pub use cli::ReconcileArguments;
@@ -78,7 +79,7 @@ fn spare_what_is_refused(desired: &mut DesiredState, compared: &Compared, node: 
         );
         if let Err(refused) = judged {
             desired.leave_alone(unit);
-            let reason = compared.secrets.redact(&crate::error::chain(&refused));
+            let reason = compared.secrets.redact(&one_line(&refused));
             pending.push(Pending::new(unit, vec![reason]));
         }
     }
