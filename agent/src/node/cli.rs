@@ -14,7 +14,7 @@ use super::commands::{self, print_json, told};
 use super::config::NodeSpec;
 use super::error::NodeError;
 use super::health::{self, Ecr, LocalApis, LocalConsul, Probes, System};
-use super::lock::{self, Lock};
+use super::lock;
 use super::log::{Defaults, Log};
 use super::pipeline::{self, Applied, Environment, Mode};
 use super::render::{RECORD, Record};
@@ -98,7 +98,7 @@ impl ApplyArguments {
             return Err(NodeError::Usage(message.to_owned()));
         }
         let _lock = match mode {
-            Mode::Execute => Some(Lock::wait(files, lock::APPLY, self.deadline)?),
+            Mode::Execute => Some(lock::wait(files, lock::APPLY, self.deadline)?),
             Mode::DryRun => None,
         };
         let timeline = Timeline::new();

@@ -2,12 +2,8 @@
 //! Touches what the steps touch, one lock and one report.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
-use std::fs::{File, OpenOptions};
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
 use super::error::{DisksError, StepError};
@@ -17,15 +13,13 @@ use super::plan::{self, Decision, Plan};
 use super::spec::Request;
 use super::step::{Planned, Step};
 use crate::error::one_line;
-use crate::host::{FileError, Files};
-use crate::node::wait::{self, Backoff};
+use crate::host::{FileError, FileLock, Files};
+use crate::node::lock::{self, LockError};
 
 /// Where the record of the last run is.
 pub const REPORT: &str = "/var/lib/cos-agent/disks.json";
 /// Folder of what proved each formatted disk blank, for good: one file for each file system, by its UUID.
 pub const PROOFS: &str = "/var/lib/cos-agent/formatted";
-/// Held by the run that changes disks.
-const LOCK: &str = "/run/cos-agent/disks.lock";
 /// A run joins disks, then formats what they are together, then mounts it.
 const ROUNDS: usize = 3;
 
@@ -266,33 +260,9 @@ fn write_json(files: &Files, path: &str, value: &impl Serialize) -> Result<(), F
 }
 
 /// Waits for another run to end, no longer than `deadline`. The kernel takes the lock back when its holder dies.
-fn lock(files: &Files, deadline: Duration) -> Result<Flock<File>, DisksError> {
-    files.make_directory("/run/cos-agent", 0o755)?;
-    let path = files.locate(LOCK);
-    let open = || {
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-    };
-    let taken = wait::until::<_, Infallible>(deadline, Backoff::LOCAL, || {
-        let file = match open() {
-            Ok(file) => file,
-            Err(error) => return Ok(ControlFlow::Break(Err(error))),
-        };
-        Ok(match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => ControlFlow::Break(Ok(lock)),
-            Err(_) => ControlFlow::Continue("another run holds the lock".to_owned()),
-        })
-    });
-    match taken {
-        Ok(Ok(lock)) => Ok(lock),
-        Ok(Err(source)) => Err(DisksError::File(FileError {
-            action: "open",
-            path,
-            source,
-        })),
-        Err(_) => Err(DisksError::Locked { waited: deadline }),
-    }
+fn lock(files: &Files, deadline: Duration) -> Result<FileLock, DisksError> {
+    lock::wait(files, lock::DISKS, deadline).map_err(|error| match error {
+        LockError::File(error) => DisksError::File(error),
+        LockError::Held { .. } => DisksError::Locked { waited: deadline },
+    })
 }

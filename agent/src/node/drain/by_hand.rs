@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::node::NodeError;
-use crate::node::lock::{self, Lock};
+use crate::node::lock;
 use crate::node::wait::{self, Backoff, WaitError};
 use crate::node::watch::this_node::ThisNode;
 use crate::node::watch::{
@@ -27,7 +27,7 @@ pub(super) fn ask(node: &ThisNode, request: &Request, tell: &mut dyn Tell) -> Re
     let journal = Journal::new(&node.files);
     journal.ask(request)?;
     let limit = request.deadline.since(request.since) + MARGIN;
-    let state = match Lock::take(&node.files, lock::WATCH)? {
+    let state = match lock::take(&node.files, lock::WATCH)? {
         Some(_lock) => {
             let until = Until::Settled(request.since.plus(limit));
             let notify = Notify::default();

@@ -11,7 +11,7 @@ use crate::host::{Files, RealPrograms};
 use crate::node::NodeError;
 use crate::node::commands::print_json;
 use crate::node::health::{self, LocalConsul};
-use crate::node::lock::{self, Lock};
+use crate::node::lock;
 use crate::node::render::RECORD;
 use crate::node::services;
 use crate::node::sources::{Imds, imds};
@@ -43,7 +43,7 @@ impl ReconcileArguments {
         if files.mode(RECORD)?.is_none() {
             return Err(NodeError::NeverApplied);
         }
-        let _lock = Lock::wait(&files, lock::APPLY, self.deadline)?;
+        let _lock = lock::wait(&files, lock::APPLY, self.deadline)?;
         let programs = RealPrograms;
         let manager = services::detect(&files, &programs).ok_or(NodeError::NoServiceManager)?;
         let node = Node {

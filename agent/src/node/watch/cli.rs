@@ -13,7 +13,7 @@ use super::hook::LifecycleActions;
 use super::notify::Notify;
 use super::this_node::{NodeArguments, ThisNode};
 use crate::node::NodeError;
-use crate::node::lock::{self, Lock};
+use crate::node::lock;
 use crate::node::sources::imds;
 
 /// Watch for notices that this node must go, and see to it.
@@ -50,7 +50,7 @@ impl WatchArguments {
                 engine.preview();
             });
         }
-        let Some(_lock) = Lock::take(&node.files, lock::WATCH)? else {
+        let Some(_lock) = lock::take(&node.files, lock::WATCH)? else {
             return Err(WatchError::Locked.into());
         };
         let notify = Notify::to(socket);
