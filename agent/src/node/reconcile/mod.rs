@@ -13,7 +13,7 @@ use super::apply::{Change, ChangeSet, Executor, Listeners, Ports, diff, judge};
 use super::error::NodeError;
 use super::health::ConsulApi;
 use super::pipeline::{self, Compared};
-use super::render::{DesiredState, Product, Unit};
+use super::render::{Product, Unit};
 use super::report::Timeline;
 use super::services::ServiceManager;
 use super::sources::Imds;
@@ -45,11 +45,10 @@ struct Node<'a> {
 
 /// Compares the node with its configuration and with the secrets as they are now, and puts right what can be.
 fn reconcile(node: &Node, dry_run: bool) -> Result<Reconciled, NodeError> {
-    let compared = pipeline::compare(node.files, Some(node.manager), node.programs, node.imds)?;
-    let mut desired = compared.desired.clone();
-    let mut pending = spare(&mut desired, &compared.observed);
-    pending.extend(spare_what_is_refused(&mut desired, &compared, node));
-    let changes = diff(&desired, &compared.observed);
+    let mut compared = pipeline::compare(node.files, Some(node.manager), node.programs, node.imds)?;
+    let mut pending = spare(&mut compared.desired, &compared.observed);
+    pending.extend(spare_what_is_refused(&mut compared, node));
+    let changes = diff(&compared.desired, &compared.observed);
     if !dry_run {
         carry_out(&changes, node)?;
     }
@@ -62,15 +61,15 @@ fn reconcile(node: &Node, dry_run: bool) -> Result<Reconciled, NodeError> {
 }
 
 /// Leaves alone what its product would refuse to read again: since 1.10.1 Nomad ends if it does not like what it reads.
-fn spare_what_is_refused(desired: &mut DesiredState, compared: &Compared, node: &Node) -> Vec<Pending> {
+fn spare_what_is_refused(compared: &mut Compared, node: &Node) -> Vec<Pending> {
     let mut pending = Vec::new();
     for (unit, product) in [(Unit::Consul, Product::Consul), (Unit::Nomad, Product::Nomad)] {
-        let changes = diff(desired, &compared.observed).0;
+        let changes = diff(&compared.desired, &compared.observed).0;
         if !changes.contains(&Change::Reload { unit }) {
             continue;
         }
         let judged = judge(
-            desired,
+            &compared.desired,
             &compared.versions,
             &compared.secrets,
             node.files,
@@ -78,7 +77,7 @@ fn spare_what_is_refused(desired: &mut DesiredState, compared: &Compared, node: 
             &[product],
         );
         if let Err(refused) = judged {
-            desired.leave_alone(unit);
+            compared.desired.leave_alone(unit);
             let reason = compared.secrets.redact(&one_line(&refused));
             pending.push(Pending::new(unit, vec![reason]));
         }

@@ -84,6 +84,21 @@ fn answers(all: &[(&str, &str)]) -> Answers {
     answers
 }
 
+/// Whether a check of the node passes.
+fn passes(check: &str, record: &Record, apis: &LocalApis) -> bool {
+    let probes = Probes {
+        apis,
+        files: &Files::new("/nonexistent"),
+        programs: &RealPrograms,
+        system: System::Configured,
+        registries: None,
+    };
+    let outcomes = examine(record, &probes);
+    outcomes
+        .iter()
+        .any(|outcome| outcome.check.to_string() == check && outcome.healthy)
+}
+
 /// One answer of one product, as `health` judges it by a check; all others are good.
 fn health(product: &str, path: &'static str, role: Role, check: &'static str) -> Target {
     let (consul, nomad) = (answers(&CONSUL), answers(&NOMAD));
@@ -92,21 +107,10 @@ fn health(product: &str, path: &'static str, role: Role, check: &'static str) ->
     let sample = sample.iter().find(|(named, _)| *named == path).unwrap().1;
     let apis = LocalApis::new(&consul.serve(), &nomad.serve(), "/nonexistent".into());
     let record = record(role);
-    let files = Files::new("/nonexistent");
     Target::new(format!("health {product} {path}"), [sample], JSON, move |input| {
         let answers = if of_consul { &consul } else { &nomad };
         answers.set(path, Said::Body(200, input.to_vec()));
-        let probes = Probes {
-            apis: &apis,
-            files: &files,
-            programs: &RealPrograms,
-            system: System::Configured,
-            registries: None,
-        };
-        let outcomes = examine(&record, &probes);
-        outcomes
-            .iter()
-            .any(|outcome| outcome.check.to_string() == check && outcome.healthy)
+        passes(check, &record, &apis)
     })
     .weighing(1)
 }
@@ -158,23 +162,12 @@ fn docker() -> Target {
     answers.serve_docker(&socket);
     let (consul, nomad) = (Answers::default().serve(), Answers::default().serve());
     let apis = LocalApis::new(&consul, &nomad, socket);
-    let files = Files::new("/nonexistent");
     let record = record(Role::NomadClient);
     let sample = "HTTP/1.0 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\n\r\nOK";
     Target::new("health docker", [sample], TEXT, move |input| {
         let _kept = &folder;
         answers.set("/_ping", Said::Raw(input.to_vec()));
-        let probes = Probes {
-            apis: &apis,
-            files: &files,
-            programs: &RealPrograms,
-            system: System::Configured,
-            registries: None,
-        };
-        let outcomes = examine(&record, &probes);
-        outcomes
-            .iter()
-            .any(|outcome| outcome.check.to_string() == "docker" && outcome.healthy)
+        passes("docker", &record, &apis)
     })
     .weighing(1)
 }

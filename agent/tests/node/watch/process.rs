@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use cos_agent::host::Files;
 use cos_agent::node::config::Role;
-use cos_agent::node::render::{RECORD, Record, Version};
+use cos_agent::node::render::{RECORD, Record};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -111,21 +111,8 @@ impl Node {
         let root = tempfile::tempdir().unwrap();
         let files = Files::new(root.path());
         let record = Record {
-            version: 1,
-            roles: Role::NomadClient.into(),
             name: "i-1".to_owned(),
-            datacenter: "leader".to_owned(),
-            consul_servers: None,
-            nomad_servers: None,
-            consul: Version::new(1, 21, 5),
-            nomad: Version::new(1, 11, 0),
-            consul_acl: false,
-            nomad_acl: false,
-            nomad_https: false,
-            mounts: Vec::new(),
-            dns: None,
-            registries: Vec::new(),
-            watch: None,
+            ..crate::health::record(Role::NomadClient)
         };
         let write = |path: &str, text: &[u8]| files.write_atomic(path, text, 0o644).unwrap();
         write(RECORD, &serde_json::to_vec(&record).unwrap());
